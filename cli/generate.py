@@ -1,0 +1,107 @@
+"""From a technique's signature to its command."""
+
+import functools
+import inspect
+from collections.abc import Sequence
+from typing import Any
+
+import click
+
+from vizkit.cli import options
+from vizkit.signatures import Parameter, Signature, read_signature
+
+
+class GroupedCommand(click.Command):
+    """A command whose help shows its own options first and the shared ones under headings."""
+
+    groups: dict[str, list[str]]
+
+    def format_options(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        """Options under their headings."""
+        headed = {name for names in self.groups.values() for name in names}
+        known = [p for p in self.get_params(ctx) if isinstance(p, click.Option)]
+        own = [p.name or "" for p in known if p.name not in headed]
+        for heading, names in {"Options": own, **self.groups}.items():
+            rows = [p.get_help_record(ctx) for p in known if p.name in names]
+            with formatter.section(heading):
+                formatter.write_dl([row for row in rows if row is not None])
+
+
+def command_for(name: str) -> click.Command:
+    """The click command of technique `name`."""
+    signature = read_signature(name)
+    title = name.replace("_", "-")
+    shared = {
+        "Model": options.model_options(title) if signature.has("model") else [],
+        "Picture": options.image_options(title) if signature.has("images") else [],
+        "Output": [*options.output_options(title), *options.style_options(title), *options.talk_options(title)],
+    }
+    own = [_own(p, title) for p in signature.parameters if p.role not in ("model", "images", "on_step")]
+    images = click.Argument(["images"], nargs=-1, metavar="[IMAGE|FOLDER|-]...", shell_complete=_files)
+    command = GroupedCommand(
+        title,
+        params=[images, *own, *(p for group in shared.values() for p in group)],
+        callback=functools.partial(_run, signature),
+        help=_help(signature),
+        short_help=signature.summary,
+        context_settings={"help_option_names": ["-h", "--help"]},
+    )
+    command.groups = {heading: [p.name or "" for p in group] for heading, group in shared.items()}
+    return command
+
+
+def _run(signature: Signature, **given: Any) -> int:
+    from vizkit.cli.runner import Job  # here: help and usage errors need none of it
+
+    return Job(signature, given).run()
+
+
+def _files(_ctx: click.Context, _param: click.Parameter, incomplete: str) -> Sequence[Any]:
+    from click.shell_completion import CompletionItem
+
+    return [CompletionItem(incomplete, type="file")]
+
+
+def _own(parameter: Parameter, command: str) -> click.Option:
+    flag = "--" + parameter.name.replace("_", "-")
+    if parameter.role == "target":
+        text = "What to explain: class name or index, 'a vs b', layer:channel[,y,x]. Repeat for several. [default: top class]"
+        return options.option("-t", flag, command=command, multiple=True, help=text)
+    if parameter.role == "seed":
+        return options.option(flag, command=command, type=int, default=parameter.default, help="Random seed.")
+    if parameter.kind is bool:
+        names = f"{flag}/--no-{flag[2:]}" if parameter.default else flag
+        return options.option(names, command=command, is_flag=True, default=parameter.default, help=parameter.help)
+    return options.option(flag, command=command, type=_type(parameter), default=parameter.default, help=parameter.help)
+
+
+def _type(parameter: Parameter) -> Any:
+    if parameter.choices:
+        return click.Choice(parameter.choices)
+    between = parameter.between
+    if between is None:
+        return parameter.kind
+    if parameter.kind is int:
+        low, high = (None if b is None else int(b) for b in (between.low, between.high))
+        return click.IntRange(low, high)
+    return click.FloatRange(between.low, between.high)
+
+
+def _help(signature: Signature) -> str:
+    """First paragraph, examples, where the result goes, source."""
+    title = signature.name.replace("_", "-")
+    return inspect.cleandoc(
+        f"""{signature.summary}
+
+        Writes IMAGE.{title}.png beside one picture; several pictures or a folder need -o FOLDER. Without a
+        picture a sample photograph is taken and the result is written to the current folder.
+
+        \b
+        Examples:
+          vizkit {title} photo.jpg
+          {signature.example}
+          vizkit {title} photos/ -o maps/ --model resnet50
+
+        Source: {signature.paper}.
+        """
+    )

@@ -1,0 +1,120 @@
+"""Which pictures a command works on and where each result goes; settled before torch is imported."""
+
+import importlib.util
+import os
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from vizkit import atomic
+from vizkit.errors import UsageError
+from vizkit.images import _missing, walk_images
+from vizkit.results import picture_format
+
+STDIN = "-"
+
+
+@dataclass(frozen=True)
+class Task:
+    """One picture and its outputs (`-` is standard input or output)."""
+
+    source: str
+    output: str
+    raw: str | None = None
+
+    @property
+    def name(self) -> str:
+        """What messages call the picture."""
+        return "standard input" if self.source == STDIN else self.source
+
+
+def plan(
+    images: Sequence[str], command: str, out: str | None, raw: str | None, *, force: bool
+) -> tuple[list[Task], bool]:
+    """The tasks, and whether there are several (then results go to folders and work is resumed).
+
+    Raises `UsageError` or `OutputError` for anything that would fail later: missing files, outputs that
+    cannot be written or would replace an input or a stranger's file.
+    """
+    found = list(_found(images or [sample_photograph()]))
+    folders = [i for i in images if os.path.isdir(i)]
+    if folders and out is None:
+        raise UsageError(f"{folders[0]!r} is a folder; say where its results go: -o FOLDER")
+    several = len(found) > 1 or bool(folders)
+    endings = _endings([relative for _, relative in found])
+    beside = not images  # the sample's result goes to the current folder
+    tasks = []
+    for (source, relative), stem in zip(found, endings, strict=True):
+        output = _output(source, stem, command, out, several=several, here=beside)
+        tasks.append(Task(source, output, _raw(stem, command, raw, several=several)))
+    _check(tasks, force=force)
+    return tasks, several
+
+
+def sample_photograph() -> str:
+    """A photograph of a cat that comes with scikit-image."""
+    spec = importlib.util.find_spec("skimage")
+    path = Path(spec.origin).parent / "data" / "chelsea.png" if spec and spec.origin else None
+    if path is None or not path.is_file():
+        raise UsageError("no picture was given, and scikit-image's sample photographs are not installed")
+    return str(path)
+
+
+def _found(images: Sequence[str]) -> Iterator[tuple[str, Path]]:
+    """(source, path relative to what was asked for) of every picture."""
+    for image in images:
+        if image == STDIN:
+            yield image, Path("stdin")
+        elif os.path.isdir(image):
+            yield from ((str(path), relative) for path, relative in walk_images(image))
+        elif not os.path.exists(image):
+            raise UsageError(_missing(image))
+        else:
+            yield image, Path(os.path.basename(image))
+
+
+def _endings(relatives: Sequence[Path]) -> list[Path]:
+    """Relative names without their ending, or with it where two would collide (`cat.jpg`, `cat.png`)."""
+    count = Counter(r.with_suffix("") for r in relatives)
+    names = [r.with_suffix("") if count[r.with_suffix("")] == 1 else r for r in relatives]
+    twice = [str(n) for n, k in Counter(names).items() if k > 1]
+    if twice:
+        raise UsageError(f"two pictures are called {twice[0]!r}; give them in separate runs")
+    return names
+
+
+def _output(source: str, stem: Path, command: str, out: str | None, *, several: bool, here: bool) -> str:
+    file = stem.with_name(f"{stem.name}.{command}.png")
+    if out is None:
+        return str(file) if here or source == STDIN else str(Path(source).parent / file.name)
+    if several or out.endswith(os.sep) or os.path.isdir(out):
+        if out == STDIN or os.path.splitext(out)[1].lower() in (".png", ".jpg", ".jpeg", ".webp"):
+            raise UsageError(f"several pictures need a folder: -o {out!r} is one file")
+        return str(Path(out) / file)
+    if picture_format(out) == "JSON":
+        raise UsageError("-o takes a picture (.png, .jpg, .webp); --json prints the record to standard output")
+    return out
+
+
+def _raw(stem: Path, command: str, raw: str | None, *, several: bool) -> str | None:
+    if raw is None:
+        return None
+    if several or raw.endswith(os.sep) or os.path.isdir(raw):
+        return str(Path(raw) / stem.with_name(f"{stem.name}.{command}.npy"))
+    if not raw.endswith(".npy"):
+        raise UsageError(f"--raw writes .npy files, not {os.path.basename(raw)!r}")
+    return raw
+
+
+def _check(tasks: Sequence[Task], *, force: bool) -> None:
+    sources = {os.path.realpath(t.source) for t in tasks if t.source != STDIN}
+    for task in tasks:
+        for path in (task.output, task.raw):
+            if path is None or path == STDIN:
+                continue
+            if os.path.realpath(path) in sources:
+                raise UsageError(f"{path!r} is an input; write the result elsewhere")
+            if len(tasks) > 1:
+                atomic.make_folder(os.path.dirname(path) or ".")
+            atomic.check(path, force=force)

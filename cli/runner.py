@@ -1,0 +1,285 @@
+"""Running one technique over pictures: decode ahead, compute in batches, draw and write behind."""
+
+import hashlib
+import json
+import os
+import sys
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import replace
+from typing import Any, TypeVar
+
+from vizkit import __version__, atomic
+from vizkit.cli.inputs import STDIN, Task, plan
+from vizkit.cli.progress import bar
+from vizkit.errors import ImageError, ModelError, PartialError, UsageError, VizkitError, one_line
+from vizkit.results import encode, picture_format, read_record
+from vizkit.signatures import Signature
+
+T = TypeVar("T")
+U = TypeVar("U")
+
+STYLE = ("layout", "width", "theme", "clip", "colormap")
+READING = ("frame", "background", "max_pixels", "allow_truncated")
+
+
+class Job:
+    """One call of a generated command: `run()` does it and returns the exit code."""
+
+    def __init__(self, signature: Signature, given: dict[str, Any]) -> None:
+        self.signature = signature
+        self.command = signature.name.replace("_", "-")
+        self.given = given
+        self.style = {k: given[k] for k in STYLE}
+        self.reading = {k: given[k] for k in READING}
+        own = [p for p in signature.parameters if p.role in (None, "seed")]
+        self.options = {p.name: given[p.name] for p in own}
+        self.targets: tuple[str, ...] = tuple(given.get("target") or ())
+        self.records: list[dict[str, Any]] = []
+        self.outputs: list[str] = []
+        self.failed: list[tuple[Task, VizkitError]] = []
+        self.done = 0
+
+    def run(self) -> int:
+        """Plan, load the model, work, report. Raises `VizkitError`s for `main` to print."""
+        given = self.given
+        tasks, self.several = plan(given["images"], self.command, given["out"], given["raw"], force=given["force"])
+        self.piped = tasks[0].output == STDIN
+        if self.piped and given["as_json"]:
+            raise UsageError("-o - and --json both want standard output; give -o a file")
+        self.model = load_model(given)
+        self.function = _function(self.signature.name)
+        with bar(self.command, shown=not given["quiet"]) as step:
+            self._work(self._not_done(tasks), step, len(tasks))
+        self._report(len(tasks))
+        return PartialError.exit_code if self.failed else 0
+
+    # --- the pipeline ---
+
+    def _work(self, tasks: Iterable[Task], step: Callable[[int, int], None], total: int) -> None:
+        inner = {} if self.several or not self.signature.has("on_step") else {"on_step": step}
+        with ThreadPoolExecutor(1) as readers, ThreadPoolExecutor(1) as writers:
+            writing: deque[Future[None]] = deque()
+            try:
+                for batch in _batches(_ahead(readers, self._read, tasks), self._batch_size()):
+                    for task, digest, results in self._computed(batch, inner):
+                        writing.append(writers.submit(self._write, task, digest, results))
+                        self.done += 1
+                    step(self.done + len(self.failed), total)
+                    while len(writing) > 8:
+                        writing.popleft().result()
+                while writing:
+                    writing.popleft().result()
+            finally:
+                for future in writing:
+                    future.cancel()
+
+    def _batch_size(self) -> int:
+        return self.given.get("batch") or (4 if self.model.device.type == "cpu" else 16)
+
+    def _not_done(self, tasks: Iterable[Task]) -> Iterator[Task]:
+        """The tasks whose result is not there yet; a single picture is always made anew."""
+        for task in tasks:
+            record = read_record(task.output) if self.several and not self.given["strict"] else None
+            if record is None or not self._is_current(task, record):
+                yield task
+                continue
+            self.done += 1
+            self._remember(task, record)
+
+    def _is_current(self, task: Task, record: dict[str, Any]) -> bool:
+        if task.raw is not None and not os.path.exists(task.raw):
+            return False
+        try:
+            return record.get("request") == self._request(_digest(task.source))
+        except OSError:
+            return False
+
+    def _request(self, digest: str) -> str:
+        """What was asked, as one hash: equal requests give equal pictures."""
+        asked = {
+            "vizkit": __version__,
+            "method": self.signature.name,
+            "model": self.model.name,
+            "weights": self.model.fingerprint.hex,
+            "image": digest,
+            "targets": self.targets,
+            "options": self.options,
+            "style": self.style,
+            "reading": self.reading,
+        }
+        return hashlib.sha256(json.dumps(asked, sort_keys=True).encode()).hexdigest()
+
+    def _read(self, task: Task) -> Any:
+        """The prepared picture and its file's hash, or the error that explains why there is none."""
+        from vizkit.images import read_image
+
+        try:
+            data = sys.stdin.buffer.read() if task.source == STDIN else None
+            photo = read_image(data if data is not None else task.source, **self.reading)
+            if self.given["verbose"]:
+                self._say_all(task, photo.notes)
+            digest = hashlib.sha256(data).hexdigest() if data is not None else _digest(task.source)
+            return self.model.prepare(replace(photo, name=os.path.basename(task.name))), digest
+        except VizkitError as error:
+            return error
+        except OSError as error:
+            return ImageError(f"cannot read {task.name!r}: {error.strerror or error}")
+
+    def _computed(
+        self, batch: Sequence[tuple[Task, Any]], inner: dict[str, Any]
+    ) -> Iterator[tuple[Task, str, list[Any]]]:
+        good = []
+        for task, read in batch:
+            if isinstance(read, VizkitError):
+                self._fail(task, read)
+            else:
+                good.append((task, *read))
+        if not good:
+            return
+        try:
+            results = self._call([prepared for _, prepared, _ in good], inner)
+        except (ImageError, ModelError) as error:
+            if len(good) == 1:
+                self._fail(good[0][0], error)
+                return
+            for task, prepared, digest in good:  # find the one that does not suit
+                yield from self._computed([(task, (prepared, digest))], inner)
+            return
+        count = len(results) // len(good)
+        for k, (task, _, digest) in enumerate(good):
+            yield task, digest, results[k * count : (k + 1) * count]
+
+    def _call(self, images: list[Any], inner: dict[str, Any]) -> list[Any]:
+        target = {"target": list(self.targets)} if self.targets else {}
+        made = self.function(self.model, images, **target, **self.options, **inner)
+        return list(made)
+
+    def _fail(self, task: Task, error: VizkitError) -> None:
+        # A model that fails on the first picture will fail on all of them.
+        hopeless = isinstance(error, ModelError) and self.done == 0
+        if not self.several or self.given["strict"] or hopeless:
+            raise error
+        self.failed.append((task, error))
+        print(f"vizkit: skipped: {one_line(str(error))}", file=sys.stderr)  # noqa: T201
+
+    # --- results ---
+
+    def _write(self, task: Task, digest: str, results: list[Any]) -> None:
+        from vizkit.render import stack
+
+        results = [replace(r, provenance=replace(r.provenance, image_sha256=digest)) for r in results]
+        record = _record(results) | {"request": self._request(digest)}
+        pictures = [r.picture(**self.style) for r in results]
+        picture = pictures[0] if len(pictures) == 1 else stack(pictures, theme=self.style["theme"])
+        force = self.given["force"]
+        atomic.write(task.output, encode(picture, picture_format(task.output), record), force=force)
+        if task.raw is not None:
+            atomic.write(task.raw, _npy([r.values for r in results]), force=force)
+        self._say_all(task, dict.fromkeys(w for r in results for w in r.provenance.warnings))
+        self._remember(task, record)
+
+    def _remember(self, task: Task, record: dict[str, Any]) -> None:
+        written = [task.output] if task.output != STDIN else []
+        written += [task.raw] if task.raw is not None else []
+        self.outputs += written
+        if self.given["as_json"]:
+            self.records.append(record | {"outputs": written})
+        elif not self.given["quiet"] and not self.piped:
+            print(f"{one_line(task.name)}: {_summary(record)} -> {one_line(task.output)}")  # noqa: T201
+
+    def _say_all(self, task: Task, lines: Iterable[str]) -> None:
+        if not self.given["quiet"]:
+            for line in lines:
+                print(f"vizkit: {one_line(task.name)}: {one_line(line)}", file=sys.stderr)  # noqa: T201
+
+    def _report(self, total: int) -> None:
+        if self.given["as_json"]:
+            failed = [{"image": t.source, "reason": str(e), "exit_code": e.exit_code} for t, e in self.failed]
+            whole = {atomic.MARK: __version__, "results": self.records, "failed": failed, "outputs": self.outputs}
+            one = self.records[0] if not self.several and self.records else whole
+            text = json.dumps(one, indent=2, ensure_ascii=False, allow_nan=False)
+            atomic.write_stdout((text + "\n").encode(errors="backslashreplace"))
+        if self.failed:
+            names = ", ".join(one_line(t.name) for t, _ in self.failed[:5])
+            more = f" and {len(self.failed) - 5} more" if len(self.failed) > 5 else ""
+            counts = f"{len(self.failed)} of {total} pictures failed"
+            print(f"vizkit: {counts}: {names}{more}", file=sys.stderr)  # noqa: T201
+
+
+def load_model(given: dict[str, Any]) -> Any:
+    """The model that the shared options ask for; imports torch."""
+    import torch
+
+    from vizkit.zoo import load_model as load
+
+    if given.get("threads"):
+        torch.set_num_threads(given["threads"])
+    keys = ("weights", "random_weights", "download", "classes", "labels", "device")
+    model = load(given["model"], **{k: given[k] for k in keys})
+    lines = (*model.notes, *([f"{model.name} on {model.device}"] if given["verbose"] else []))
+    for line in () if given["quiet"] else lines:
+        print(f"vizkit: {one_line(line)}", file=sys.stderr)  # noqa: T201
+    return model
+
+
+def _function(name: str) -> Callable[..., Any]:
+    import importlib
+
+    function: Callable[..., Any] = getattr(importlib.import_module(f"vizkit.methods.{name}"), name)
+    return function
+
+
+def _record(results: Sequence[Any]) -> dict[str, Any]:
+    if len(results) == 1:
+        record: dict[str, Any] = results[0].as_dict()
+        return record
+    return {atomic.MARK: __version__, "results": [r.as_dict() for r in results]}
+
+
+def _summary(record: dict[str, Any]) -> str:
+    parts = []
+    for result in record.get("results", [record]):
+        share = result.get("target_probability")
+        parts.append(result["target"] + (f" ({100 * share:.1f} %)" if share is not None else ""))
+    return ", ".join(parts)
+
+
+def _npy(values: Sequence[Any]) -> bytes:
+    import io
+
+    import numpy as np
+
+    arrays = [v.numpy() for v in values]
+    buffer = io.BytesIO()
+    np.save(buffer, arrays[0] if len(arrays) == 1 else np.stack(arrays), allow_pickle=False)
+    return buffer.getvalue()
+
+
+def _digest(path: str) -> str:
+    with open(path, "rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def _ahead(pool: ThreadPoolExecutor, work: Callable[[T], U], items: Iterable[T], count: int = 8) -> Iterator[tuple[T, U]]:
+    """(item, work(item)) in order, worked out up to `count` items ahead in the pool."""
+    pending: deque[tuple[T, Future[U]]] = deque()
+    for item in items:
+        pending.append((item, pool.submit(work, item)))
+        if len(pending) >= count:
+            first, future = pending.popleft()
+            yield first, future.result()
+    for first, future in pending:
+        yield first, future.result()
+
+
+def _batches(items: Iterable[T], size: int) -> Iterator[list[T]]:
+    batch: list[T] = []
+    for item in items:
+        batch.append(item)
+        if len(batch) == size:
+            yield batch
+            batch = []
+    if batch:
+        yield batch

@@ -1,0 +1,594 @@
+"""Drawing heat maps: geometry against arithmetic, colours against the tables, text inside the canvas."""
+
+import dataclasses
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import skimage
+import torch
+from PIL import Image, ImageFont, features
+
+from vizkit import colormaps, render
+from vizkit.errors import ModelError, UsageError
+from vizkit.fingerprint import Fingerprint
+from vizkit.results import DRAWINGS, Heatmap, Prediction, Provenance
+
+PREDICTION = (Prediction(282, "tiger cat", 9.1, 0.401), Prediction(281, "tabby", 8.9, 0.33))
+
+
+@pytest.fixture(scope="module")
+def cat():
+    with Image.open(Path(skimage.__file__).parent / "data" / "chelsea.png") as picture:
+        return picture.convert("RGB")
+
+
+def centre_square(width, height):
+    half = min(width, height) * 224 / 256 / 2
+    return width / 2 - half, height / 2 - half, width / 2 + half, height / 2 + half
+
+
+def grain(size=(224, 224), seed=0):
+    """Heavy-tailed noise under smooth bumps, as gradients look."""
+    random = np.random.default_rng(seed)
+    y, x = np.mgrid[: size[0], : size[1]] / max(size)
+    bumps = np.exp(-((x - 0.6) ** 2 + (y - 0.4) ** 2) * 20) + 0.1
+    return torch.from_numpy((bumps * random.standard_normal(size) ** 3 * 1e-3).astype(np.float32))
+
+
+def heat(photo, values=None, **changes):
+    made = Provenance("saliency", "efficientnet_lite0", Fingerprint({}), "chelsea.png", "tiger cat")
+    made = dataclasses.replace(made, **changes.pop("made", {}))
+    signed = changes.get("signed", False)
+    values = values if values is not None else (grain() if signed else grain().abs())
+    given = {"prediction": PREDICTION, "target_index": 282, "target_probability": 0.401, **changes}
+    given.setdefault("box", centre_square(*photo.size))
+    return Heatmap(made, values=values, photo=photo, **given)
+
+
+def pixels(picture):
+    return np.asarray(picture).astype(int)
+
+
+def ink(picture, theme="light"):
+    """Where a picture differs from its page."""
+    page = pixels(Image.new("RGB", (1, 1), render.THEMES[theme].page))[0, 0]
+    return np.abs(pixels(picture) - page).max(axis=2) > 8
+
+
+# --- normalise ---
+
+
+@pytest.mark.parametrize("clip", [50, 90, 99.5, 100])
+@pytest.mark.parametrize("signed", [True, False])
+def test_the_limit_is_the_percentile_of_the_absolute_values(clip, signed):
+    values = grain() if signed else grain().abs()
+    scaled, limit = render.normalise(values, clip=clip, signed=signed)
+    expected = np.percentile(np.abs(values.numpy().astype(np.float64)), clip)
+    assert limit == pytest.approx(expected, rel=1e-9)
+    assert np.allclose(scaled, np.clip(values.numpy() / expected, -1, 1), atol=1e-6)
+    assert scaled.dtype == np.float32
+    beyond = np.mean(np.abs(values.numpy()) > limit)
+    assert beyond == pytest.approx(1 - clip / 100, abs=1e-3)
+
+
+def test_signed_maps_keep_zero_at_zero_and_treat_both_signs_alike():
+    values = torch.tensor([[-2.0, -1.0, 0.0, 0.5, 1.0]])
+    scaled, limit = render.normalise(values, clip=100, signed=True)
+    assert scaled.tolist() == [[-1.0, -0.5, 0.0, 0.25, 0.5]]
+    assert limit == 2
+    mirrored, _ = render.normalise(-values, clip=100, signed=True)
+    assert np.array_equal(mirrored, -scaled)
+
+
+def test_unsigned_maps_start_at_zero_or_at_the_lowest_value():
+    assert render.normalise(torch.tensor([[2.0, 4.0]]), clip=100, signed=False)[0].tolist() == [[0.5, 1.0]]
+    scaled, limit = render.normalise(torch.tensor([[-1.0, 0.0, 3.0]]), clip=100, signed=False)
+    assert scaled.tolist() == [[0.0, 0.25, 1.0]]
+    assert limit == 3
+
+
+@pytest.mark.parametrize("signed", [True, False])
+def test_maps_without_range_are_safe(signed):
+    zero, limit = render.normalise(torch.zeros(3, 4), clip=99.5, signed=signed)
+    assert zero.tolist() == np.zeros((3, 4)).tolist()
+    assert limit == 0
+    assert render.normalise(torch.full((2, 2), 5.0), clip=99.5, signed=signed)[0].tolist() == [[1, 1], [1, 1]]
+    assert np.isfinite(render.normalise(torch.full((2, 2), -5.0), clip=99.5, signed=signed)[0]).all()
+    huge = torch.tensor([[3e38, -3e38]])
+    assert np.isfinite(render.normalise(huge, clip=99.5, signed=signed)[0]).all()
+
+
+def test_a_lone_value_is_not_clipped_away():
+    values = torch.zeros(100, 100)
+    values[3, 4] = 7
+    scaled, limit = render.normalise(values, clip=99.5, signed=False)
+    assert limit == 7
+    assert scaled[3, 4] == 1
+    assert scaled.sum() == 1
+
+
+@pytest.mark.parametrize("bad", [float("nan"), float("inf")])
+def test_values_that_are_not_finite_are_refused(bad, cat):
+    values = grain()
+    values[5, 5] = bad
+    with pytest.raises(ModelError, match="NaN"):
+        render.normalise(values, clip=99.5, signed=True)
+    with pytest.raises(ModelError, match="NaN"):
+        render.draw_heatmap(heat(cat, values))
+
+
+def test_the_result_is_not_changed(cat):
+    result = heat(cat, signed=True)
+    before, photo = result.values.clone(), result.photo.tobytes()
+    for layout in ("figure", "overlay", "map"):
+        render.draw_heatmap(result, layout=layout, width=200)
+    assert torch.equal(result.values, before)
+    assert result.photo.tobytes() == photo
+
+
+# --- place ---
+
+PLACES = [  # map (h, w), box, photograph, picture
+    ((224, 224), (94.25, 18.75, 356.75, 281.25), (451, 300), (1200, 798)),
+    ((224, 224), (94.25, 18.75, 356.75, 281.25), (451, 300), (362, 241)),
+    ((7, 7), (10.3, 5.9, 90.1, 88.8), (101, 97), (333, 320)),
+    ((31, 57), (0.0, 0.0, 641.0, 333.0), (641, 333), (997, 518)),
+    ((33, 57), (100.5, 40.25, 500.75, 300.5), (641, 333), (251, 130)),
+    ((225, 223), (3.3, 7.7, 595.5, 402.2), (601, 407), (149, 101)),
+    ((12, 200), (3.3, 7.7, 595.5, 402.2), (601, 407), (149, 101)),
+]
+
+
+@pytest.mark.parametrize(("shape", "box", "photo", "size"), PLACES)
+@pytest.mark.parametrize("at", [(0.5, 0.5), (0.3, 0.65), (0.72, 0.28)])
+def test_a_hot_pixel_lands_where_it_belongs(shape, box, photo, size, at):
+    row, column = int(at[0] * shape[0]), int(at[1] * shape[1])
+    values = np.zeros(shape, np.float32)
+    values[row, column] = 1
+    placed = render.place(values, box, photo, size, 0.0).astype(np.float64)
+    assert placed.shape == (size[1], size[0])
+    x = ((np.arange(size[0]) + 0.5) * placed.sum(0)).sum() / placed.sum()
+    y = ((np.arange(size[1]) + 0.5) * placed.sum(1)).sum() / placed.sum()
+    true_x = (box[0] + (column + 0.5) * (box[2] - box[0]) / shape[1]) * size[0] / photo[0]
+    true_y = (box[1] + (row + 0.5) * (box[3] - box[1]) / shape[0]) * size[1] / photo[1]
+    assert x == pytest.approx(true_x, abs=0.1)
+    assert y == pytest.approx(true_y, abs=0.1)
+
+
+@pytest.mark.parametrize(("shape", "box", "photo", "size"), PLACES)
+def test_outside_the_box_is_exactly_the_fill(shape, box, photo, size):
+    placed = render.place(np.ones(shape, np.float32), box, photo, size, -3.0)
+    x, y = size[0] / photo[0], size[1] / photo[1]
+    columns, rows = np.arange(size[0]), np.arange(size[1])
+    out_x = (columns + 1 <= box[0] * x) | (columns >= box[2] * x)
+    out_y = (rows + 1 <= box[1] * y) | (rows >= box[3] * y)
+    inside = np.outer(
+        (rows >= box[1] * y) & (rows + 1 <= box[3] * y), (columns >= box[0] * x) & (columns + 1 <= box[2] * x)
+    )
+    assert (placed[out_y] == -3).all()
+    assert (placed[:, out_x] == -3).all()
+    assert np.allclose(placed[inside], 1)
+    # The edge is mixed by area, so the covered area is the box's to rounding.
+    area = ((placed + 3) / 4).sum()
+    assert area == pytest.approx((box[2] - box[0]) * x * (box[3] - box[1]) * y, rel=1e-4)
+
+
+def test_a_map_of_the_same_size_is_copied():
+    values = np.random.default_rng(0).random((24, 31)).astype(np.float32)
+    placed = render.place(values, (5, 3, 36, 27), (50, 40), (50, 40), 0.0)
+    assert np.allclose(placed[3:27, 5:36], values, atol=1e-6)
+
+
+def test_a_ramp_stays_a_ramp():
+    values = np.tile(np.arange(20, dtype=np.float32), (20, 1)) / 19
+    placed = render.place(values, (0, 0, 20, 20), (20, 20), (200, 200), 0.0)
+    expected = np.clip(((np.arange(200) + 0.5) / 10 - 0.5) / 19, 0, 1)
+    assert np.abs(placed[100, 20:-20] - expected[20:-20]).max() < 1e-4
+
+
+def test_enlarging_does_not_ring_beyond_the_values():
+    values = np.zeros((9, 9), np.float32)
+    values[:, 4:] = 1
+    placed = render.place(values, (0, 0, 9, 9), (9, 9), (333, 333), 0.0)
+    assert placed.min() >= 0
+    assert placed.max() <= 1
+
+
+def test_a_box_beyond_the_photograph_is_cut():
+    values = np.tile(np.arange(10, dtype=np.float32), (10, 1))
+    placed = render.place(values, (-50, -50, 150, 150), (100, 100), (100, 100), 0.0)
+    assert placed[50, 0] == pytest.approx(2.025, abs=0.1)
+    assert placed[50, 99] == pytest.approx(6.975, abs=0.1)
+    nowhere = render.place(values, (200, 0, 300, 100), (100, 100), (50, 50), 0.25)
+    assert (nowhere == 0.25).all()
+
+
+# --- colours ---
+
+
+@pytest.mark.parametrize(
+    ("signed", "theme", "name"),
+    [
+        (False, "light", "ember"),
+        (False, "dark", "ember"),
+        (True, "light", "tide"),
+        (True, "dark", "tide-dark"),
+    ],
+)
+def test_the_map_has_the_colours_of_its_table(signed, theme, name):
+    photo = Image.new("RGB", (100, 80), "#808080")
+    values = torch.tensor([[-2.0, 0.0], [1.0, 2.0]]) if signed else torch.tensor([[0.0, 0.5], [1.0, 2.0]])
+    result = heat(photo, values, box=(10, 0, 90, 80), signed=signed)
+    picture = pixels(render.draw_heatmap(result, layout="map", width=400, theme=theme, clip=100))
+    table = colormaps.colours(name).astype(int)
+    index = [0, 128, 191, 255] if signed else [0, 64, 128, 255]
+    corners = [picture[y, x] for y in (80, 240) for x in (120, 280)]  # the centres of the map's pixels
+    for seen, at in zip(corners, index, strict=True):
+        assert np.abs(table - seen).sum(axis=1).argmin() == pytest.approx(at, abs=2)
+    unseen = pixels(Image.new("RGB", (1, 1), render.THEMES[theme].unseen))[0, 0]
+    assert (picture[:, :40] == unseen).all()
+    assert (picture[:, 360:] == unseen).all()
+
+
+def test_a_chosen_colour_map_is_used(cat):
+    picture = pixels(render.draw_heatmap(heat(cat, box=(0, 0, 451, 300)), layout="map", colormap="gray"))
+    assert np.ptp(picture, axis=2).max() <= 1
+    with pytest.raises(UsageError, match="did you mean 'ember'"):
+        render.draw_heatmap(heat(cat), colormap="embre")
+
+
+@pytest.mark.parametrize("theme", ["light", "dark"])
+@pytest.mark.parametrize("signed", [True, False])
+def test_the_overlay_shows_the_photograph_where_nothing_matters_and_the_map_where_it_does(signed, theme, cat):
+    values = torch.zeros(224, 224)
+    values[100:124, 100:124] = 1
+    result = heat(cat, values, box=(0, 0, 451, 300), signed=signed)
+    zero = heat(cat, torch.zeros(224, 224), box=(0, 0, 451, 300), signed=signed)
+    overlay = pixels(render.draw_heatmap(result, layout="overlay", width=451, theme=theme))
+    ground = pixels(render.draw_heatmap(zero, layout="overlay", width=451, theme=theme))
+    assert overlay.shape == (300, 451, 3)
+    assert np.abs(overlay[:120] - ground[:120]).max() <= 3
+    grey = pixels(cat.convert("L"))
+    assert np.corrcoef(ground.mean(axis=2).ravel(), grey.ravel())[0, 1] > 0.98  # recognisable
+    top = colormaps.colours({"light": "tide", "dark": "tide-dark"}[theme] if signed else "ember")[255]
+    assert np.abs(overlay[150, 225] - top.astype(int)).max() <= 28
+    assert np.abs(ground[150, 225] - top.astype(int)).max() > 40
+
+
+def test_the_overlay_keeps_map_colours_inside_the_crop(cat):
+    result, nothing = heat(cat, torch.ones(224, 224)), heat(cat, torch.zeros(224, 224))
+    full, empty = (pixels(render.draw_heatmap(r, layout="overlay", width=902)) for r in (result, nothing))
+    changed = (full != empty).any(axis=2)
+    left, top, right, bottom = (2 * v for v in result.box)
+    rows, columns = np.nonzero(changed)
+    assert columns.min() == int(left)
+    assert columns.max() == int(np.ceil(right)) - 1
+    assert rows.min() == int(top)
+    assert rows.max() == int(np.ceil(bottom)) - 1
+
+
+# --- figures ---
+
+
+@pytest.mark.parametrize("width", [64, 65, 127, 300, 479, 480, 777, 1200, 3000])
+@pytest.mark.parametrize("theme", ["light", "dark"])
+def test_figures_have_the_asked_width_and_a_clean_margin(width, theme, cat):
+    picture = render.draw_heatmap(heat(cat, signed=width % 2 == 0), width=width, theme=theme)
+    assert picture.mode == "RGB"
+    assert picture.width == width
+    marked = ink(picture, theme)
+    edge = render._style(width).margin - 2
+    assert not marked[:edge].any()
+    assert not marked[-edge:].any()
+    assert not marked[:, :edge].any()
+    assert not marked[:, -edge:].any()
+
+
+@pytest.mark.parametrize("layout", ["overlay", "map"])
+@pytest.mark.parametrize("width", [64, 333, 1200])
+def test_single_panels_have_the_photographs_proportions(layout, width, cat):
+    picture = render.draw_heatmap(heat(cat), layout=layout, width=width)
+    assert picture.mode == "RGB"
+    assert picture.size == (width, round(width * 300 / 451))
+
+
+@pytest.mark.parametrize("width", [64, 300, 1200])
+def test_there_is_text_in_the_header_and_none_in_the_gap_under_it(width, cat):
+    result = heat(cat)
+    style = render._style(width)
+    top = render._plan(style, cat.size).corners[0][1]
+    marked = ink(render.draw_heatmap(result, width=width))[:top]
+    rows = np.nonzero(marked.any(axis=1))[0]
+    assert marked.mean() > 0.01
+    assert rows.min() < style.margin + style.title
+    assert rows.max() < top - 2
+
+
+def test_words_change_the_header_and_nothing_else(cat):
+    one = render.draw_heatmap(heat(cat))
+    label = [dataclasses.replace(PREDICTION[0], label="lynx"), PREDICTION[1]]
+    two = render.draw_heatmap(heat(cat, prediction=label))
+    top = render._plan(render._style(1200), cat.size).corners[0][1]
+    assert (pixels(one)[:top] != pixels(two)[:top]).any()
+    assert (pixels(one)[top:] == pixels(two)[top:]).all()
+
+
+def test_the_panels_of_the_figure_are_the_single_pictures(cat):
+    result = heat(cat)
+    figure, plan = render.draw_heatmap(result), render._plan(render._style(1200), cat.size)
+    for layout, (x, y) in zip(("map", "overlay"), plan.corners[1:], strict=True):
+        panel = render.draw_heatmap(result, layout=layout, width=plan.size[0])
+        part = figure.crop((x, y, x + panel.width, y + panel.height))
+        assert part.tobytes() == panel.tobytes()
+
+
+def test_the_frame_marks_the_crop_only_where_there_is_one(cat):
+    plan = render._plan(render._style(1200), cat.size)
+    (x, y), size = plan.corners[0], plan.size
+    area = (x, y, x + size[0], y + size[1])
+    whole = render.draw_heatmap(heat(cat, box=(0, 0, *cat.size))).crop(area)
+    plain = cat.resize(size, Image.Resampling.LANCZOS, reducing_gap=3.0)
+    assert whole.tobytes() == plain.tobytes()
+    framed = (pixels(render.draw_heatmap(heat(cat)).crop(area)) != pixels(plain)).any(axis=2)
+    rows, columns = np.nonzero(framed)
+    scale = size[0] / cat.width
+    edges = [v * scale for v in centre_square(*cat.size)]
+    assert [columns.min(), rows.min(), columns.max() + 1, rows.max() + 1] == pytest.approx(edges, abs=1)
+    assert framed.mean() < 0.05  # fine
+
+
+@pytest.mark.parametrize(
+    "size", [(2000, 400), (400, 2000), (16, 16), (1, 1), (3, 900), (900, 3), (5000, 10), (10, 5000)]
+)
+@pytest.mark.parametrize("width", [64, 300, 1200])
+def test_odd_photographs_give_a_sensible_figure(size, width, cat):
+    picture = render.draw_heatmap(heat(cat.resize(size)), width=width)
+    assert picture.width == width
+    assert picture.height < 7 * width
+    assert ink(picture)[-render._style(width).margin + 2 :].sum() == 0
+
+
+def test_panoramas_are_stacked_and_tall_photographs_stand_in_a_row():
+    wide, tall, small = (render._plan(render._style(1200), s) for s in ((2000, 400), (400, 2000), (16, 16)))
+    assert len({x for x, _ in wide.corners}) == 1
+    assert len({y for _, y in tall.corners}) == len({y for _, y in small.corners}) == 1
+    assert wide.size[0] / wide.size[1] == pytest.approx(5, rel=0.01)
+    assert tall.size[1] / tall.size[0] == pytest.approx(5, rel=0.01)
+    assert small.size[0] == small.size[1] > 300
+
+
+@pytest.mark.parametrize(
+    "values",
+    [
+        torch.zeros(8, 8),
+        torch.ones(1, 1),
+        torch.full((5, 5), -1.0),
+        torch.rand(3, 700),
+        torch.tensor([[0.0, 1e-42]]),
+    ],
+)
+@pytest.mark.parametrize("signed", [True, False])
+def test_odd_maps_are_drawn(values, signed, cat):
+    for layout in ("figure", "overlay", "map"):
+        assert render.draw_heatmap(heat(cat, values, signed=signed), layout=layout, width=480).width == 480
+
+
+LABELS = [
+    "x" * 200,
+    "many short words " * 12,
+    "кошка",
+    "猫",
+    "قط",
+    "épée",
+    "a\nb\x1b[0m",
+    "",
+    "\U0001f408 cat",
+    "e\u0301\u200d",
+]
+
+
+@pytest.mark.parametrize("label", LABELS)
+@pytest.mark.parametrize("width", [64, 300, 1200])
+def test_any_label_and_file_name_fits(label, width, cat):
+    said = (dataclasses.replace(PREDICTION[0], label=label),)
+    made = {"image": f"{label}.png", "model": label, "layer": label, "target": label}
+    for index in (282, 3, None):
+        result = heat(cat, prediction=said, made=made, target_index=index)
+        picture = render.draw_heatmap(result, width=width)
+        marked = ink(picture)
+        edge = render._style(width).margin // 2
+        assert not marked[:, -edge:].any()
+        assert not marked[:, :edge].any()
+
+
+def test_letters_beyond_pillows_font_come_from_dejavu():
+    assert render._set("tiger cat", 20)[0].getname()[0] == "Aileron"
+    assert render._set("кошка", 20)[0].getname()[0] == "DejaVu Sans"
+    assert render._set("猫", 20)[0].getname()[0] == "DejaVu Sans"
+
+
+def test_figures_without_matplotlibs_font(monkeypatch, cat):
+    monkeypatch.setattr(render, "_other_face", lambda: "")
+    said = (dataclasses.replace(PREDICTION[0], label="кошка"),)
+    assert render.draw_heatmap(heat(cat, prediction=said)).width == 1200
+
+
+def test_figures_without_freetype(monkeypatch, cat):
+    def missing(*_, **__):
+        raise ImportError("The _imagingft C module is not installed")
+
+    monkeypatch.setattr(ImageFont, "load_default", missing)
+    render._font.cache_clear()
+    try:
+        said = (dataclasses.replace(PREDICTION[0], label="кошка épée"),)
+        picture = render.draw_heatmap(heat(cat, prediction=said))
+    finally:
+        render._font.cache_clear()
+    assert ink(picture)[:60].any()
+
+
+@pytest.mark.parametrize("text", ["x" * 200, "a/long/path/to/some/IMG_1234.jpg", "abc def ghi jkl"])
+@pytest.mark.parametrize("room", [0, 3, 20, 60, 110])
+def test_shortened_text_keeps_both_ends_and_fits(text, room):
+    short = render.shorten(text, 14, room)
+    assert render._extent(short, 14) <= room
+    if short and short != text:
+        head, tail = short.split("…")
+        assert text.startswith(head)
+        assert text.endswith(tail)
+    assert render.shorten(text, 14, 1e6) == text
+
+
+def contrast(one, other):
+    def luminance(colour):
+        srgb = pixels(Image.new("RGB", (1, 1), colour))[0, 0] / 255
+        linear = np.where(srgb <= 0.04045, srgb / 12.92, ((srgb + 0.055) / 1.055) ** 2.4)
+        return linear @ [0.2126, 0.7152, 0.0722]
+
+    light, dark = sorted((luminance(one), luminance(other)), reverse=True)
+    return (light + 0.05) / (dark + 0.05)
+
+
+@pytest.mark.parametrize("theme", ["light", "dark"])
+def test_text_stands_out_from_the_page(theme):
+    colours = render.THEMES[theme]
+    assert contrast(colours.ink, colours.page) >= 7
+    assert contrast(colours.soft, colours.page) >= 4.5
+
+
+def test_pictures_are_the_same_bytes_each_time(cat):
+    first = [
+        render.draw_heatmap(heat(cat), layout=x, width=640).tobytes() for x in ("figure", "overlay", "map")
+    ]
+    again = [
+        render.draw_heatmap(heat(cat), layout=x, width=640).tobytes() for x in ("figure", "overlay", "map")
+    ]
+    assert first == again
+
+
+# --- words ---
+
+
+def test_the_title_names_what_is_explained(cat):
+    assert render._title(heat(cat)) == ("tiger cat", "40.1 %")
+    other = heat(cat, made={"target": "lynx"}, target_index=287, target_probability=0.032)
+    assert render._title(other) == ("target: lynx", "3.2 %")
+    assert "prediction: tiger cat 40.1 %" in render._subtitles(other)[0]
+    pair = heat(
+        cat, made={"target": "tabby vs lynx"}, target_index=None, target_probability=None, target_score=1.5
+    )
+    assert render._title(pair) == ("target: tabby vs lynx", "score 1.5")
+    unit = heat(cat, made={"target": "conv:3"}, prediction=(), target_index=None, target_probability=None)
+    assert render._title(unit) == ("conv:3", "")
+
+
+def test_the_second_line_names_method_model_and_layer(cat):
+    lines = render._subtitles(heat(cat, made={"layer": "blocks.7"}))
+    assert lines[0].startswith("saliency: how strongly")
+    assert "efficientnet_lite0  ·  layer blocks.7" in lines[0]
+    assert lines[-1] == "saliency"
+    assert render._subtitles(heat(cat, made={"method": "my_own"}))[-1] == "my own"
+
+
+def test_the_legend_gives_the_numbers(cat):
+    def ends(values, **more):
+        return render._ends(render._heat(heat(cat, values, **more), 100, render.THEMES["light"], None))[0]
+
+    assert ends(torch.tensor([[0.0, 3.1e-3]])) == ("0  little", "much influence  0.0031")
+    assert ends(torch.tensor([[-1.0, 4.0]])) == ("-1  little", "much influence  4")
+    assert ends(torch.tensor([[-1.0, 4.0]]), signed=True) == ("-4  lowers the score", "raises the score  +4")
+
+
+@pytest.mark.parametrize(
+    ("clip", "words"),
+    [
+        (99.5, "the 99.5th"),
+        (91, "the 91st"),
+        (92, "the 92nd"),
+        (93, "the 93rd"),
+        (11, "the 11th"),
+        (99, "the 99th"),
+    ],
+)
+def test_the_footer_says_where_colours_end(clip, words, cat):
+    made = render._heat(heat(cat), clip, render.THEMES["light"], None)
+    assert (
+        render._footers(made)[0] == f"Colours clipped at {words} percentile (|value| up to {made.limit:.2g})"
+    )
+
+
+def test_the_footer_of_unclipped_and_of_empty_maps(cat):
+    whole = render._heat(heat(cat), 100, render.THEMES["light"], None)
+    assert render._footers(whole)[0].startswith("Colours span all values")
+    empty = render._heat(heat(cat, torch.zeros(4, 4)), 99.5, render.THEMES["light"], None)
+    assert render._footers(empty) == ["All values are zero"]
+
+
+@pytest.mark.parametrize(
+    ("share", "words"),
+    [(0.401, "40.1 %"), (1e-5, "< 0.1 %"), (0.99999, "> 99.9 %"), (1, "100.0 %"), (0, "0.0 %")],
+)
+def test_probabilities_never_round_to_certainty(share, words):
+    assert render._percent(share) == words
+
+
+# --- options, stacking, hooks ---
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"layout": "figrue"}, "did you mean 'figure'"),
+        ({"layout": "poster"}, "use one of figure, overlay, map"),
+        ({"theme": "Dark mode"}, "unknown theme"),
+        ({"width": 63}, "from 64 to 20000"),
+        ({"width": 20_001}, "from 64 to 20000"),
+        ({"width": 300.0}, "whole number"),
+        ({"width": True}, "whole number"),
+        ({"clip": 0}, "percentile"),
+        ({"clip": 100.1}, "percentile"),
+        ({"clip": float("nan")}, "percentile"),
+    ],
+)
+def test_options_out_of_range_are_refused(options, message, cat):
+    with pytest.raises(UsageError, match=message):
+        render.draw_heatmap(heat(cat), **options)
+
+
+def test_pictures_that_would_fill_the_memory_are_refused(cat):
+    with pytest.raises(UsageError, match="20000 x 100000 pixels"):
+        render.draw_heatmap(heat(cat.resize((100, 500))), layout="map", width=20_000)
+
+
+def test_stacking_keeps_every_figure(cat):
+    figures = [render.draw_heatmap(heat(cat), width=w, theme="dark") for w in (300, 200)]
+    tower = render.stack(figures, "dark")
+    assert tower.size == (300, figures[0].height + figures[1].height)
+    assert tower.crop((0, 0, *figures[0].size)).tobytes() == figures[0].tobytes()
+    below = tower.crop((0, figures[0].height, 200, tower.height))
+    assert below.tobytes() == figures[1].tobytes()
+    assert not ink(tower, "dark")[figures[0].height :, 200:].any()
+    with pytest.raises(UsageError, match="no picture"):
+        render.stack([], "light")
+
+
+def test_results_draw_themselves(cat):
+    assert DRAWINGS[Heatmap] is render.draw_heatmap
+    assert heat(cat).picture(width=300).width == 300
+    assert heat(cat)._repr_png_().startswith(b"\x89PNG")
+
+
+def test_importing_and_drawing_takes_neither_torch_nor_matplotlib():
+    code = (
+        "import sys, vizkit.render as r; r._other_face();"
+        "print([m for m in ('torch', 'matplotlib', 'skimage', 'scipy') if m in sys.modules])"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "[]"
+
+
+def test_this_pillow_has_freetype():
+    assert features.check("freetype2")  # or the tests above look at the bitmap font

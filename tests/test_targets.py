@@ -1,0 +1,131 @@
+"""Targets: what they score, and how a wrong one is answered."""
+
+import pytest
+import torch
+
+from vizkit.errors import ModelError, UsageError
+from vizkit.hooks import capture
+from vizkit.targets import parse_target
+from vizkit.zoo.embedded import imagenet_labels
+
+LABELS = ("tabby", "tiger cat", "tiger", "crane bird", "crane", "a vs b", "conv: odd")
+
+
+def score(target, net, pixels):
+    layers = [name.partition("#")[0] for name in target.layers]
+    with torch.no_grad(), capture(net, layers) as captured:
+        raw = net(pixels)
+    return target.fix(raw).score(raw, raw, captured)
+
+
+@pytest.mark.parametrize(
+    ("spec", "index"),
+    [
+        (3, 3),
+        ("3", 3),
+        ("tabby", 0),
+        ("TABBY", 0),
+        ("tiger", 2),
+        ("tiger cat", 1),
+        ("cat", 1),
+        ("tab", 0),
+        ("bird", 3),
+        ("crane", 4),
+        ("a vs b", 5),
+        ("conv: odd", 6),
+        (" tabby ", 0),
+    ],
+)
+def test_class_by_index_and_name(tiny, spec, index):
+    target = parse_target(spec, tiny, LABELS)
+    assert target.class_index(0) == index
+    assert target.describe(0, LABELS) == LABELS[index]
+
+
+@pytest.mark.parametrize(
+    ("spec", "words"),
+    [
+        (-1, "class -1 is out of range; the model's classes are 0 to 6"),
+        (7, "0 to 6"),
+        ("7", "0 to 6"),
+        ("-1", "0 to 6"),
+        ("tabyb", "did you mean 'tabby'"),
+        ("ti", "'ti' fits 2 classes: tiger cat (1), tiger (2)"),
+        ("", "empty"),
+        ("tabby vs ", "empty"),
+        ("conv9:3", "no layer"),
+        ("conv1:-3", "negative"),
+        ("conv1:2,-1,0", "negative"),
+        (1.5, "not float"),
+        (True, "not bool"),
+    ],
+)
+def test_wrong_targets_are_usage_errors(tiny, spec, words):
+    with pytest.raises(UsageError) as error:
+        parse_target(spec, tiny, LABELS)
+    assert words in str(error.value)
+    assert "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize(
+    ("spec", "words"),
+    [
+        ("conv1:8", "8 channels (0 to 7), not 8"),
+        ("conv1:0,16,0", "16 x 16 positions; 16,0 is outside"),
+        ("fc:1,0,0", "no positions"),
+    ],
+)
+def test_units_outside_the_layer(tiny, pixels, spec, words):
+    with pytest.raises(UsageError) as error:
+        score(parse_target(spec, tiny, None), tiny, pixels)
+    assert words in str(error.value)
+
+
+def test_scores_are_what_they_say(tiny, pixels):
+    tiny.eval()
+    with torch.no_grad():
+        output = tiny(pixels)
+        maps = tiny.conv1(pixels)
+    best = output.argmax(1)
+    torch.testing.assert_close(score(parse_target(None, tiny, None), tiny, pixels), output.amax(1))
+    torch.testing.assert_close(score(parse_target(2, tiny, None), tiny, pixels), output[:, 2])
+    difference = score(parse_target("1 vs 2", tiny, None), tiny, pixels)
+    torch.testing.assert_close(difference, output[:, 1] - output[:, 2])
+    torch.testing.assert_close(score(parse_target("conv1:4", tiny, None), tiny, pixels), maps[:, 4].mean((1, 2)))
+    torch.testing.assert_close(score(parse_target("conv1:4,3,5", tiny, None), tiny, pixels), maps[:, 4, 3, 5])
+    torch.testing.assert_close(score(parse_target("fc:1", tiny, None), tiny, pixels), output[:, 1])
+    mixed = score(parse_target("conv1:4 vs 0", tiny, None), tiny, pixels)
+    torch.testing.assert_close(mixed, maps[:, 4].mean((1, 2)) - output[:, 0])
+    fixed = parse_target(None, tiny, None).fix(output)
+    assert [fixed.class_index(i) for i in range(2)] == best.tolist()
+    assert fixed.of_image(1).class_index(0) == best[1]
+
+
+def test_the_calls_of_a_reused_layer(tiny, pixels):
+    tiny.eval()
+    first = tiny.relu(tiny.bn1(tiny.conv1(pixels)))[:, 2].mean((1, 2))
+    torch.testing.assert_close(score(parse_target("relu#1:2", tiny, None), tiny, pixels), first)
+    assert not torch.allclose(score(parse_target("relu:2", tiny, None), tiny, pixels), first)
+
+
+def test_functions(tiny, pixels):
+    target = parse_target(lambda raw: raw.square().sum(1), tiny, None)
+    torch.testing.assert_close(score(target, tiny.eval(), pixels), tiny(pixels).square().sum(1))
+    with pytest.raises(UsageError, match=r"a tensor \(2,\), not \(2, 5\)"):
+        score(parse_target(lambda raw: raw, tiny, None), tiny, pixels)
+
+
+def test_class_out_of_range_without_labels_is_found_at_the_output(tiny, pixels):
+    with pytest.raises(UsageError, match="0 to 4"):
+        score(parse_target(5, tiny, None), tiny, pixels)
+
+
+def test_a_class_needs_a_classifier(tiny):
+    with pytest.raises(ModelError, match=r"\(2, 3, 4, 4\), not \(N, classes\)"):
+        parse_target(0, tiny, None).score(torch.zeros(2, 3, 4, 4), None, {})
+
+
+def test_every_imagenet_label_is_found_by_itself(tiny):
+    labels = imagenet_labels()
+    assert len(labels) == 1000
+    assert [parse_target(label, tiny, labels).class_index(0) for label in labels] == list(range(1000))

@@ -1,0 +1,292 @@
+"""What every technique that explains a prediction shares: pictures in, batches through, heat maps out.
+
+A technique gives a function `Run -> [Maps, ...]`, one `Maps` a target. `explain` prepares the pictures,
+opens the session, cuts the work into batches (smaller ones when memory runs out) and builds results.
+"""
+
+import dataclasses
+import platform
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any, TypeVar
+
+import torch
+from torch import Tensor
+
+from vizkit.errors import ImageError, ModelError, VizkitError, one_line
+from vizkit.fingerprint import Fingerprint
+from vizkit.hooks import capture, session
+from vizkit.results import Heatmap, Prediction, Provenance
+from vizkit.targets import FunctionTarget, Target, label_of, parse_target
+from vizkit.zoo import VisionModel, as_model
+from vizkit.zoo.vision import Prepared, images_of
+
+T = TypeVar("T")
+Step = Callable[[int, int], None] | None
+
+
+@dataclass(frozen=True)
+class Maps:
+    """One target's maps for a batch: values (N, H, W) and, where there is one, attribution (N, C, H, W)."""
+
+    values: Tensor
+    attribution: Tensor | None = None
+    signed: bool = False
+
+
+class Run:
+    """One batch and its targets, for a technique to compute on.
+
+    pixels: (N, C, H, W) on the model's device; targets: definite after the first evaluation of the
+    clean pixels, whose output is kept in `output` (N, classes) or whatever shape the net gives.
+    """
+
+    def __init__(self, model: VisionModel, pixels: Tensor, targets: Sequence[Target]) -> None:
+        self.model = model
+        self.pixels = pixels
+        self.targets = list(targets)
+        self.output: Tensor | None = None
+        self.scores: list[Tensor] = []
+
+    def evaluate(self) -> None:
+        """One pass of the clean pixels without gradients: fills `output` and makes the targets definite."""
+        with torch.no_grad():
+            self._forward(self.pixels)
+
+    def gradients(self, pixels: Tensor | None = None, image: int | None = None) -> list[Tensor]:
+        """The gradient of each target's score to the pixels, (N, C, H, W) a target.
+
+        Without `pixels` the batch's own. `image`: the pixels are copies of this image of the batch.
+        Raises `ModelError` where a score does not depend on the pixels.
+        """
+        leaf = (self.pixels if pixels is None else pixels).detach().requires_grad_()
+        if pixels is None:
+            scores = self._forward(leaf)
+        else:
+            targets = self.targets if image is None else [t.of_image(image) for t in self.targets]
+            scores = self._scores(leaf, targets)[1]
+        last = len(scores) - 1
+        return [self._gradient(s, leaf, keep=i < last) for i, s in enumerate(scores)]
+
+    def _gradient(self, score: Tensor, leaf: Tensor, *, keep: bool) -> Tensor:
+        if not score.requires_grad:
+            raise ModelError("the score has no gradient: the model detaches, rounds or takes an argmax on the way")
+        (gradient,) = torch.autograd.grad(score.sum(), leaf, retain_graph=keep, allow_unused=True)
+        if gradient is None:
+            raise ModelError("the score does not depend on the pixels")
+        return gradient.detach()
+
+    def _forward(self, pixels: Tensor) -> list[Tensor]:
+        output, scores = self._scores(pixels, self.targets)
+        if output is not None:
+            self.output = output.detach()
+            self.targets = [t.fix(self.output) for t in self.targets]
+        self.scores = [s.detach() for s in scores]
+        return scores
+
+    def _scores(self, pixels: Tensor, targets: Sequence[Target]) -> tuple[Tensor | None, list[Tensor]]:
+        layers = [name.partition("#")[0] for t in targets for name in t.layers]
+        with capture(self.model.module, layers) as captured:
+            raw = _explained(self.model, pixels)
+        output = self._selected(raw)
+        return output, [t.score(output, raw, captured).float() for t in targets]
+
+    def _selected(self, raw: Any) -> Tensor | None:
+        try:
+            output = self.model.select(raw)
+        except ModelError:
+            if all(isinstance(t, FunctionTarget) for t in self.targets):
+                return None  # a detector, say: the user's function knows its way in the raw output
+            raise
+        if not bool(torch.isfinite(output.detach()).all()):
+            raise ModelError("the model's output holds NaN or infinite values; its weights are broken")
+        return output
+
+
+def explain(
+    model: Any,
+    image: Any,
+    target: Any,
+    compute: Callable[[Run], Sequence[Maps]],
+    *,
+    batch: int | None = None,
+    on_step: Step = None,
+) -> Any:
+    """Heat maps of every image for every target, computed batch by batch.
+
+    One image and one target give one `Heatmap`, a sequence of either a list, images first.
+    `batch`: images at a time (None: 4 on the CPU, where more fall out of the cache, 16 on a GPU).
+    """
+    model = as_model(model)
+    images, many_images = images_of(image)
+    many_targets = isinstance(target, list | tuple)
+    targets = [parse_target(t, model.module, model.labels) for t in (target if many_targets else [target])]
+    size = batch or (4 if model.device.type == "cpu" else 16)
+    results: list[Heatmap] = []
+    weights = model.fingerprint  # of the model as the caller has it: inside the session copies stand in
+    with session(model.module):
+        for chunk in _chunks((model.prepare(i) for i in images), size):
+            results += _halving(chunk, lambda part: _explain_batch(model, weights, part, targets, compute))
+            if on_step is not None and len(images) > 1:
+                on_step(len(results) // len(targets), len(images))
+    return results if many_images or many_targets else results[0]
+
+
+def _explain_batch(
+    model: VisionModel,
+    weights: Fingerprint,
+    batch: Sequence[Prepared],
+    targets: Sequence[Target],
+    compute: Callable[[Run], Sequence[Maps]],
+) -> list[Heatmap]:
+    pixels = torch.stack([p.pixels for p in batch]).to(model.device)
+    run = Run(model, pixels, targets)
+    maps = [_on_cpu(m) for m in compute(run)]
+    probabilities = _probabilities(run.output)
+    return [
+        _heatmap(run, weights, batch[i], probabilities, maps[t], i, t)
+        for i in range(len(batch))
+        for t in range(len(targets))
+    ]
+
+
+def _heatmap(
+    run: Run, weights: Fingerprint, prepared: Prepared, probabilities: Tensor | None, maps: Maps, i: int, t: int
+) -> Heatmap:
+    model, target = run.model, run.targets[t]
+    index = target.class_index(i)
+    row = None if probabilities is None else probabilities[i]
+    values = maps.values[i]
+    return Heatmap(
+        provenance=Provenance(
+            method="",  # the registry stamps it, with the options
+            model=model.name,
+            weights=weights,
+            image=prepared.name,
+            target=target.describe(i, model.labels),
+            versions=_versions(),
+            warnings=(*model.warnings, *prepared.warnings, *_noticed(values)),
+        ),
+        values=values,
+        attribution=None if maps.attribution is None else maps.attribution[i],
+        photo=prepared.photo,
+        box=prepared.box,
+        signed=maps.signed,
+        prediction=_prediction(run.output, row, i, model.labels),
+        target_index=index,
+        target_score=float(run.scores[t].expand(len(run.pixels))[i]),
+        target_probability=None if row is None or index is None else float(row[index]),
+    )
+
+
+def _noticed(values: Tensor) -> Iterator[str]:
+    if not bool(torch.isfinite(values).all()):
+        raise ModelError("the map holds NaN or infinite values: the gradient is not finite for this picture")
+    if not bool(values.any()):
+        yield "the map is zero everywhere: the score does not react to this picture"
+
+
+def _on_cpu(maps: Maps) -> Maps:
+    attribution = None if maps.attribution is None else maps.attribution.detach().float().cpu()
+    return dataclasses.replace(maps, values=maps.values.detach().float().cpu(), attribution=attribution)
+
+
+def _probabilities(output: Tensor | None) -> Tensor | None:
+    """(N, classes) softmax on the CPU, None where the output is no classification."""
+    return output.float().softmax(1).cpu() if output is not None and output.ndim == 2 else None
+
+
+def _prediction(
+    output: Tensor | None, row: Tensor | None, i: int, labels: Sequence[str] | None
+) -> tuple[Prediction, ...]:
+    if row is None or output is None:
+        return ()
+    best = row.topk(min(5, len(row)))
+    pairs = zip(best.indices.tolist(), best.values.tolist(), strict=True)
+    return tuple(Prediction(k, label_of(k, labels), float(output[i, k]), p) for k, p in pairs)
+
+
+def _versions() -> dict[str, str]:
+    from vizkit import __version__
+
+    return {"vizkit": __version__, "torch": torch.__version__, "python": platform.python_version()}
+
+
+# --- batches ---
+
+
+def _chunks(prepared: Iterator[Prepared], size: int) -> Iterator[list[Prepared]]:
+    """Up to `size` consecutive pictures of one shape at a time; nothing is prepared ahead of need."""
+    chunk: list[Prepared] = []
+    for picture in prepared:
+        if chunk and (len(chunk) == size or chunk[0].pixels.shape != picture.pixels.shape):
+            yield chunk
+            chunk = []
+        chunk.append(picture)
+    if chunk:
+        yield chunk
+
+
+def _halving(items: Sequence[T], work: Callable[[Sequence[T]], list[Any]]) -> list[Any]:
+    """`work(items)`; when memory runs out, of halves, down to single items."""
+    try:
+        return work(items)
+    except (RuntimeError, MemoryError) as error:
+        if isinstance(error, VizkitError) or not _out_of_memory(error):
+            raise
+        if len(items) == 1:
+            raise ModelError(f"out of memory with one picture at a time: {_first_line(error)}") from error
+    middle = len(items) // 2
+    return _halving(items[:middle], work) + _halving(items[middle:], work)
+
+
+def _out_of_memory(error: BaseException) -> bool:
+    text = str(error).lower()
+    return isinstance(error, torch.OutOfMemoryError | MemoryError) or (
+        "out of memory" in text or "can't allocate memory" in text or "not enough memory" in text
+    )
+
+
+# --- saying why a forward pass failed ---
+
+
+def _explained(model: VisionModel, pixels: Tensor) -> Any:
+    """The raw output; an error of the net itself becomes one line that says what does not fit."""
+    try:
+        return model.raw(pixels)
+    except (RuntimeError, ValueError, TypeError, IndexError, AssertionError, AttributeError) as error:
+        if isinstance(error, VizkitError) or _out_of_memory(error):
+            raise
+        smallest = _smallest_size(model, pixels)
+        if smallest is not None:
+            size = "x".join(str(s) for s in pixels.shape[2:])
+            raise ImageError(f"the picture is {size} px; {model.name} needs at least {smallest} px") from error
+        shape = tuple(pixels.shape)
+        raise ModelError(f"{model.name} fails on an input of shape {shape}: {_first_line(error)}") from error
+
+
+def _smallest_size(model: VisionModel, pixels: Tensor) -> int | None:
+    """The smallest square that the net takes, where this input is smaller and a larger one works."""
+    short = min(pixels.shape[2:])
+    works = [s for s in (8, 16, 32, 48, 64, 96, 128, 224, 299) if s > short and _accepts(model, pixels, s)]
+    if not works:
+        return None
+    low, high = short, works[0]
+    while high - low > 1:
+        middle = (low + high) // 2
+        low, high = (low, middle) if _accepts(model, pixels, middle) else (middle, high)
+    return high
+
+
+def _accepts(model: VisionModel, pixels: Tensor, size: int) -> bool:
+    try:
+        with torch.no_grad():
+            model.raw(pixels.new_zeros(1, pixels.shape[1], size, size))
+    except Exception:  # noqa: BLE001 - any failure of the user's net means no
+        return False
+    return True
+
+
+def _first_line(error: BaseException) -> str:
+    lines = str(error).splitlines() or [type(error).__name__]
+    return one_line(lines[0])[:300]

@@ -1,0 +1,67 @@
+"""A lazy hash of a model's weights: taken on first reading, never inside a timed call."""
+
+import hashlib
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+CHANGED = "unknown: the weights changed before the hash was read"
+
+
+class Fingerprint:
+    """SHA-256 over names, types, shapes and bytes of a set of tensors.
+
+    Making one costs microseconds (it remembers the tensors and their version counters); the hash is
+    computed when `hex` is first read. If the tensors were changed in place meanwhile the answer says
+    so instead of describing other weights than those that made the result.
+    """
+
+    def __init__(self, tensors: "Mapping[str, Tensor]") -> None:
+        self._tensors: dict[str, Tensor] = dict(tensors)
+        self._state = [_version(t) for t in self._tensors.values()]
+        self._hex: str | None = None
+
+    def describes(self, tensors: "Mapping[str, Tensor]") -> bool:
+        """Whether these are the very tensors, unchanged, that this fingerprint was made of."""
+        if len(tensors) != len(self._tensors):
+            return False
+        same = all(self._tensors.get(name) is tensor for name, tensor in tensors.items())
+        return same and self._unchanged()
+
+    @property
+    def hex(self) -> str:
+        """The 64 hexadecimal digits, or a sentence when the weights changed before this first reading."""
+        if self._hex is None:
+            self._hex = digest(self._tensors) if self._unchanged() else CHANGED
+        return self._hex
+
+    def _unchanged(self) -> bool:
+        return all(_version(t) == s for t, s in zip(self._tensors.values(), self._state, strict=True))
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return _restored, (self.hex,)
+
+
+def digest(tensors: "Mapping[str, Tensor]") -> str:
+    """SHA-256 (hex) of named tensors, whatever their device and memory layout."""
+    import torch
+
+    total = hashlib.sha256()
+    for name in sorted(tensors):
+        tensor = tensors[name].detach().cpu().contiguous()
+        total.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}\n".encode())
+        total.update(memoryview(tensor.reshape(-1).view(torch.uint8).numpy()))
+    return total.hexdigest()
+
+
+def _version(tensor: "Tensor") -> tuple[int, int]:
+    # Inference tensors keep no version counter; they cannot be changed outside inference mode either.
+    return tensor.data_ptr(), -1 if tensor.is_inference() else tensor._version
+
+
+def _restored(hex_digits: str) -> Fingerprint:
+    fingerprint = Fingerprint({})
+    fingerprint._hex = hex_digits
+    return fingerprint

@@ -1,0 +1,292 @@
+"""Looking into a network without leaving a trace: the session, `capture` and `relu_rule`.
+
+Everything here works on the user's own module for the length of a `with` block and puts it back,
+also when an exception is thrown in the middle.
+"""
+
+import contextlib
+import random
+import sys
+from collections.abc import Callable, Iterable, Iterator
+from typing import Any, Literal
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+from torch.overrides import TorchFunctionMode
+
+from vizkit.errors import ModelError
+from vizkit.layernames import find_layer
+
+# --- the session ---
+
+
+@contextlib.contextmanager
+def session(module: nn.Module) -> Iterator[nn.Module]:
+    """Evaluation mode, frozen parameters and gradients on, whatever the caller's state; all restored.
+
+    Restored on leaving: each module's own train/eval mode, parameters' `requires_grad` and `.grad`,
+    buffers (also replaced ones), and the global random state of Python, numpy and torch.
+    """
+    parts = parts_of(module)
+    owned = {p: None for part in parts for p in part._parameters.values() if p is not None}
+    parameters = [p for p in owned if not p.is_inference()]
+    device = next(iter(owned)).device.type if owned else "cpu"
+    with contextlib.ExitStack() as stack:
+        stack.enter_context(_random_state_kept())
+        stack.enter_context(torch.inference_mode(False))
+        stack.enter_context(torch.enable_grad())
+        stack.enter_context(_copies_standing_in(parts))
+        stack.enter_context(_evaluating(parts))
+        stack.enter_context(_frozen(parameters))
+        stack.enter_context(torch.autocast(device, enabled=False))
+        yield module
+
+
+def parts_of(module: nn.Module) -> list[nn.Module]:
+    """The module and all modules in it, each once, in the order of `modules()` but several times faster."""
+    parts: dict[nn.Module, None] = {}
+    waiting = [module]
+    while waiting:
+        part = waiting.pop()
+        if part not in parts:
+            parts[part] = None
+            waiting += [m for m in reversed(part._modules.values()) if m is not None]
+    return list(parts)
+
+
+@contextlib.contextmanager
+def _evaluating(parts: list[nn.Module]) -> Iterator[None]:
+    # train() may be overridden; the flag itself is what is set and restored
+    modes = [(part, part.training) for part in parts]
+    try:
+        for part in parts:
+            if part.training:
+                part.training = False
+        yield
+    finally:
+        for part, training in modes:
+            if part.training != training:
+                part.training = training
+
+
+@contextlib.contextmanager
+def _frozen(parameters: list[nn.Parameter]) -> Iterator[None]:
+    before = [(p, p.requires_grad, p.grad) for p in parameters]
+    try:
+        for parameter in parameters:
+            if parameter.requires_grad:
+                parameter.requires_grad_(False)
+        yield
+    finally:
+        for parameter, requires_grad, grad in before:
+            if parameter.requires_grad != requires_grad:
+                parameter.requires_grad_(requires_grad)
+            if parameter.grad is not grad:
+                parameter.grad = grad
+
+
+@contextlib.contextmanager
+def _copies_standing_in(parts: list[nn.Module]) -> Iterator[None]:
+    """Copies stand in for the buffers: a forward pass may count calls or move averages, also in eval mode.
+
+    Also for parameters made in inference mode, which autograd refuses.
+    """
+    buffers = [part._buffers for part in parts if part._buffers]
+    weights = [p._parameters for p in parts if any(w is not None and w.is_inference() for w in p._parameters.values())]
+    before: list[tuple[dict[str, Any], dict[str, Any]]] = [(d, dict(d)) for d in (*buffers, *weights)]
+    copies: dict[Tensor, Tensor] = {}  # what is shared stays shared
+    try:
+        for owner, named in before:
+            for name, tensor in named.items():
+                if tensor is not None:
+                    owner[name] = copies.setdefault(tensor, _copy(tensor))
+        yield
+    finally:
+        for owner, named in before:
+            owner.clear()
+            owner.update(named)
+
+
+def _copy(tensor: Tensor) -> Tensor:
+    copy = tensor.detach().clone()
+    return nn.Parameter(copy, requires_grad=False) if isinstance(tensor, nn.Parameter) else copy
+
+
+@contextlib.contextmanager
+def _random_state_kept() -> Iterator[None]:
+    python, generator = random.getstate(), torch.get_rng_state()
+    numpy = sys.modules.get("numpy.random")
+    numpy_state = numpy.get_state() if numpy else None
+    cuda = torch.cuda.get_rng_state_all() if torch.cuda.is_initialized() else None
+    try:
+        yield
+    finally:
+        random.setstate(python)
+        torch.set_rng_state(generator)
+        if numpy is not None:
+            numpy.set_state(numpy_state)
+        if cuda is not None:
+            torch.cuda.set_rng_state_all(cuda)
+
+
+@contextlib.contextmanager
+def seeded(seed: int) -> Iterator[None]:
+    """The global random generators start from `seed` inside the block and go on as before after it."""
+    with _random_state_kept():
+        random.seed(seed)
+        torch.manual_seed(seed)
+        yield
+
+
+# --- capture ---
+
+
+@contextlib.contextmanager
+def capture(module: nn.Module, names: Iterable[str], *, detach: bool = False) -> Iterator[dict[str, Tensor]]:
+    """The outputs of the named layers, filled into the yielded dict by each forward pass in the block.
+
+    A layer's output appears under its full name (its last call) and, for a layer that is called
+    several times, as `name#1`, `name#2`, ... The stored tensor is the one in the graph: the net goes
+    on with a copy, so an in-place operation behind the layer cannot overwrite what was stored, and
+    `torch.autograd.grad(score, stored)` works. `detach=True` cuts the graph at the layer: only what
+    lies above is recorded, which is all that Grad-CAM needs.
+
+    Raises `UsageError` for a name that is no layer. The hooks are gone after the block.
+    """
+    outputs: dict[str, Tensor] = {}
+    with contextlib.ExitStack() as stack:
+        for name in dict.fromkeys(find_layer(module, n)[0] for n in names):
+            layer = module.get_submodule(name)
+            handle = layer.register_forward_hook(_storing(outputs, name, detach))
+            stack.callback(handle.remove)
+        yield outputs
+
+
+def _storing(outputs: dict[str, Tensor], name: str, detach: bool) -> Callable[[nn.Module, Any, Any], Any]:
+    calls = 0
+
+    def hook(_module: nn.Module, _inputs: Any, output: Any) -> Any:
+        nonlocal calls
+        tensor = first_tensor(output)
+        if tensor is None:
+            raise ModelError(f"layer {name!r} gives {type(output).__name__} without a tensor; choose another")
+        calls += 1
+        stored = tensor.detach().requires_grad_() if detach and tensor.is_floating_point() else tensor
+        outputs[name] = outputs[f"{name}#{calls}"] = stored
+        return _replaced(output, stored.clone())
+
+    return hook
+
+
+def first_tensor(output: Any) -> Tensor | None:
+    """The tensor itself, or the first one in a tuple, list or dict; None where there is none."""
+    if isinstance(output, Tensor):
+        return output
+    values = output.values() if isinstance(output, dict) else output if isinstance(output, tuple | list) else ()
+    return next((v for v in values if isinstance(v, Tensor)), None)
+
+
+def _replaced(output: Any, tensor: Tensor) -> Any:
+    """`output` with its first tensor replaced, in a container of the same kind."""
+    if isinstance(output, Tensor):
+        return tensor
+    old = first_tensor(output)
+    if isinstance(output, dict):
+        return type(output)((k, tensor if v is old else v) for k, v in output.items())
+    values = [tensor if v is old else v for v in output]
+    return type(output)(*values) if hasattr(output, "_fields") else type(output)(values)
+
+
+# --- backward rules of ReLUs ---
+
+ReluRule = Literal["guided", "deconvnet"]
+
+
+class _RectifiedGradient(torch.autograd.Function):
+    """clamp(x, 0, top) whose gradient is passed on only where it is positive.
+
+    guided (Springenberg et al. 2015): also only where the input was inside the clamp's range.
+    deconvnet (Zeiler & Fergus 2014): whatever the input was.
+    """
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, top: float | None, guided: bool, inplace: bool) -> Tensor:
+        mask = (x > 0) if top is None else (x > 0) & (x < top)
+        ctx.guided = guided
+        if guided:
+            ctx.save_for_backward(mask)
+        if not inplace:
+            return x.clamp(0, top)
+        ctx.mark_dirty(x)
+        return x.clamp_(0, top)
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: Any) -> Any:
+        gradient = gradients[0].clamp(min=0)
+        if ctx.guided:
+            gradient = gradient.mul_(ctx.saved_tensors[0])
+        return gradient, None, None, None
+
+
+_RELU = {torch.relu, F.relu, Tensor.relu}
+_RELU_ = {torch.relu_, F.relu_, Tensor.relu_}
+_CLAMP = {torch.clamp, torch.clip, Tensor.clamp, Tensor.clip, torch.clamp_min, Tensor.clamp_min}
+_CLAMP_ = {torch.clamp_, torch.clip_, Tensor.clamp_, Tensor.clip_, torch.clamp_min_, Tensor.clamp_min_}
+_HARDTANH = {F.hardtanh, F.hardtanh_}
+_SMOOTH = {F.silu, F.gelu, F.hardswish, F.elu, F.selu, F.celu, F.mish, F.softplus, F.leaky_relu, F.prelu}
+
+
+class relu_rule(TorchFunctionMode):  # noqa: N801 - used as a function: `with relu_rule("guided") as rule:`
+    """Inside the block every ReLU has the backward rule of guided backprop or of the deconvnet.
+
+    Sees them all: modules, `F.relu`, methods, in-place, re-used, `clamp(min=0)`, ReLU6 and hardtanh
+    from 0. Nothing is put on the model. `relus` counts the ReLUs met, `others` the smooth or leaky
+    activations that keep their own gradient, by name.
+    """
+
+    def __init__(self, rule: ReluRule) -> None:
+        super().__init__()
+        self.guided = rule == "guided"
+        self.relus = 0
+        self.others: dict[str, int] = {}
+
+    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        kwargs = kwargs or {}
+        found = _rectifier(func, args, kwargs)
+        if found is None:
+            if func in _SMOOTH:
+                self.others[func.__name__] = self.others.get(func.__name__, 0) + 1
+            return func(*args, **kwargs)
+        self.relus += 1
+        x, top, inplace = found
+        return _RectifiedGradient.apply(x, top, self.guided, inplace)
+
+
+def _rectifier(func: Any, args: Any, kwargs: Any) -> tuple[Tensor, float | None, bool] | None:
+    """(input, upper end, in place) where the call is a ReLU in any spelling, else None."""
+    x = args[0] if args else kwargs.get("input")
+    if func in _RELU or func in _RELU_:
+        inplace = func in _RELU_ or bool(args[1] if len(args) > 1 else kwargs.get("inplace", False))
+        return x, None, inplace
+    if func is F.relu6:
+        return x, 6.0, bool(args[1] if len(args) > 1 else kwargs.get("inplace", False))
+    low, high, inplace = _limits(func, args, kwargs)
+    is_zero = isinstance(low, int | float) and low == 0
+    return (x, high, inplace) if is_zero and (high is None or _positive(high)) else None
+
+
+def _positive(value: Any) -> bool:
+    return isinstance(value, int | float) and value > 0
+
+
+def _limits(func: Any, args: Any, kwargs: Any) -> tuple[Any, Any, bool]:
+    """Lower and upper end of a clamp-like call, and whether it works in place; (None, None, False) for others."""
+    if func in _HARDTANH:
+        values = dict(zip(("min_val", "max_val", "inplace"), args[1:], strict=False)) | kwargs
+        inplace = func is F.hardtanh_ or bool(values.get("inplace", False))
+        return values.get("min_val", -1.0), values.get("max_val", 1.0), inplace
+    if func in _CLAMP or func in _CLAMP_:
+        values = dict(zip(("min", "max"), args[1:], strict=False)) | kwargs
+        return values.get("min"), values.get("max"), func in _CLAMP_
+    return None, None, False

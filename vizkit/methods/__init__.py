@@ -1,0 +1,1 @@
+"""The techniques, one a file; each file's first line is what the command list says of it."""

@@ -1,0 +1,128 @@
+"""The dict of methods that the command line, the gallery and the contract tests are generated from.
+
+A technique is one function in one file of `vizkit/methods/` that bears its name, decorated with
+`@method`. Positional parameters carry a role (`Model`, `Images`, ...) as their annotation; options
+are keyword-only, `Annotated[type, "help text", Between(low, high)] = default`, all of them literals,
+so that `vizkit.signatures` can read them without importing anything.
+"""
+
+import functools
+import importlib
+import inspect
+import pkgutil
+import types
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
+from typing import Annotated, Any, Literal, ParamSpec, TypeVar, Union, get_args, get_origin, get_type_hints
+
+from vizkit.errors import UsageError, did_you_mean
+from vizkit.results import Result
+from vizkit.signatures import Between, Role
+
+P = ParamSpec("P")
+R = TypeVar("R")
+
+Model = Annotated[Any, Role("model")]
+"""A `VisionModel`, a `torch.nn.Module`, or a model's name."""
+Images = Annotated[Any, Role("images")]
+"""One picture or a sequence: path, PIL image, uint8 array, tensor (C, H, W) or (N, C, H, W)."""
+Target = Annotated[Any, Role("target")]
+"""None (the top class), an index, a class name, "a vs b", "layer:channel[,y,x]", a callable; or a list."""
+Seed = Annotated[int, Role("seed")]
+"""Where the random numbers start; the same seed gives the same result."""
+OnStep = Annotated[Callable[[int, int], None] | None, Role("on_step")]
+"""Called with (steps done, steps in all)."""
+
+Section = Literal["explain", "look inside", "paint", "judge"]
+
+
+@dataclass(frozen=True)
+class Method:
+    """A registered technique: its public function and what is said about it."""
+
+    name: str
+    function: Callable[..., Any]
+    section: Section
+    paper: str
+    example: str
+
+
+METHODS: dict[str, Method] = {}
+
+
+def method(*, section: Section, paper: str, example: str) -> Callable[[Callable[P, R]], Callable[P, R]]:
+    """Register a function as a technique.
+
+    The registered function checks its options as the command line does (choices, ranges) and stamps
+    the results with its name, options and seed. A name that is taken is refused.
+    """
+
+    def register(function: Callable[P, R]) -> Callable[P, R]:
+        name = function.__name__
+        if name in METHODS:
+            raise ValueError(f"the method {name!r} is registered twice")
+        called = _checked_and_stamped(function)
+        METHODS[name] = Method(name, called, section, paper, example)
+        return called
+
+    return register
+
+
+def all_methods() -> Mapping[str, Method]:
+    """Every technique of `vizkit.methods`, imported."""
+    package = importlib.import_module("vizkit.methods")
+    for module in pkgutil.iter_modules(package.__path__):
+        importlib.import_module(f"vizkit.methods.{module.name}")
+    return dict(sorted(METHODS.items()))
+
+
+def _checked_and_stamped(function: Callable[P, R]) -> Callable[P, R]:
+    signature = inspect.signature(function)
+    hints = get_type_hints(function, include_extras=True)
+    keywords = [p.name for p in signature.parameters.values() if p.kind is p.KEYWORD_ONLY]
+    options = [name for name in keywords if _role(hints[name]) is None]
+
+    @functools.wraps(function)
+    def call(*args: P.args, **kwargs: P.kwargs) -> R:
+        for name in kwargs:
+            if name not in signature.parameters:
+                raise UsageError(f"{function.__name__} has no option {name!r}{did_you_mean(name, keywords)}")
+        bound = signature.bind(*args, **kwargs)
+        bound.apply_defaults()
+        chosen = {name: _checked(name, bound.arguments[name], hints[name]) for name in options}
+        seed = bound.arguments.get("seed")
+        return _stamped(function(*args, **kwargs), function.__name__, chosen, seed)  # type: ignore[no-any-return]
+
+    return call
+
+
+def _stamped(result: Any, name: str, options: Mapping[str, Any], seed: int | None) -> Any:
+    if isinstance(result, list):
+        return [_stamped(r, name, options, seed) for r in result]
+    if not isinstance(result, Result):
+        return result
+    return replace(result, provenance=replace(result.provenance, method=name, options=options, seed=seed))
+
+
+def _role(hint: Any) -> str | None:
+    return next((m.name for m in getattr(hint, "__metadata__", ()) if isinstance(m, Role)), None)
+
+
+def _checked(name: str, value: Any, hint: Any) -> Any:
+    """`value` if it is what the annotation allows. Raises `UsageError`."""
+    kind = get_args(hint)[0] if get_origin(hint) is Annotated else hint
+    if get_origin(kind) in (Union, types.UnionType):
+        if value is None:
+            return None
+        kind = next(k for k in get_args(kind) if k is not type(None))
+    if get_origin(kind) is Literal:
+        if value not in get_args(kind):
+            allowed = [str(a) for a in get_args(kind)]
+            raise UsageError(f"{name}={value!r} is not one of {', '.join(allowed)}{did_you_mean(str(value), allowed)}")
+        return value
+    if kind in (int, float) and (isinstance(value, bool) or not isinstance(value, (int, kind))):
+        raise UsageError(f"{name}={value!r} is not a number" + (" without a fraction" if kind is int else ""))
+    between = next((m for m in getattr(hint, "__metadata__", ()) if isinstance(m, Between)), None)
+    if between is not None and not between.holds(value):
+        raise UsageError(f"{name}={value!r} is out of range: {between}")
+    return value

@@ -1,0 +1,208 @@
+"""What a technique returns: frozen values on the CPU in float32, with the record of what made them.
+
+Nothing here draws. `picture()` looks the drawing up in a table that `vizkit.render` fills.
+"""
+
+import dataclasses
+import importlib
+import io
+import json
+import os
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, Literal
+
+from vizkit import atomic
+from vizkit.errors import UsageError, did_you_mean
+from vizkit.fingerprint import Fingerprint
+
+if TYPE_CHECKING:
+    from PIL.Image import Image
+    from torch import Tensor
+
+Box = tuple[float, float, float, float]
+"""Left, top, right, bottom in pixels, fractions allowed."""
+
+DRAWINGS: "dict[type, Callable[..., Image]]" = {}
+"""Result class -> function that draws it; filled by `vizkit.render`."""
+
+
+@dataclass(frozen=True)
+class Prediction:
+    """One class the model considers: index, label, raw score (logit) and softmax probability."""
+
+    index: int
+    label: str
+    score: float
+    probability: float
+
+
+@dataclass(frozen=True)
+class Provenance:
+    """What made a result: enough to make it again, and to know when it must be made again."""
+
+    method: str
+    model: str
+    weights: Fingerprint
+    image: str
+    target: str
+    layer: str | None = None
+    options: Mapping[str, Any] = field(default_factory=dict)
+    seed: int | None = None
+    versions: Mapping[str, str] = field(default_factory=dict)
+    warnings: tuple[str, ...] = ()
+    image_sha256: str | None = None
+
+    def as_dict(self) -> dict[str, Any]:
+        """The record as plain JSON values; reads (and so computes, once) the weights' hash."""
+        record = {f.name: getattr(self, f.name) for f in dataclasses.fields(self)}
+        record["weights"] = self.weights.hex
+        record["options"] = {k: _plain(v) for k, v in self.options.items()}
+        record["versions"] = dict(self.versions)
+        record["warnings"] = list(self.warnings)
+        return record
+
+
+@dataclass(frozen=True, eq=False)
+class Result:
+    """Base of all results: `picture()`, `save()`, `to_json()`, and notebook display."""
+
+    provenance: Provenance
+
+    def picture(self, **style: Any) -> "Image":
+        """The result as a PIL image (RGB); the options are those of the drawing in `vizkit.render`."""
+        return drawing(type(self))(self, **style)
+
+    def save(self, path: str | os.PathLike[str], *, force: bool = False, **style: Any) -> None:
+        """Write the picture (`.png`, `.jpg`, `.webp`) or the record (`.json`), with its provenance inside.
+
+        A file that vizkit made is replaced, any other only with `force`. Raises `OutputError` or
+        `UsageError`; what stood there before is then unchanged.
+        """
+        kind = picture_format(path)
+        atomic.check(path, force=force)
+        as_json = kind == "JSON"
+        data = self.to_json().encode() if as_json else encode(self.picture(**style), kind, self.as_dict())
+        atomic.write(path, data, force=force)
+
+    def as_dict(self) -> dict[str, Any]:
+        """The record as plain JSON values, without the pixel data. The first key is vizkit's mark."""
+        from vizkit import __version__
+
+        return {atomic.MARK: __version__, **self.figures(), "provenance": self.provenance.as_dict()}
+
+    def figures(self) -> dict[str, Any]:
+        """The method's own numbers, as plain JSON values."""
+        return {"target": self.provenance.target, "warnings": list(self.provenance.warnings)}
+
+    def to_json(self) -> str:
+        """`as_dict()` as JSON text, one line's end at the end."""
+        return json.dumps(self.as_dict(), indent=2, ensure_ascii=False, allow_nan=False) + "\n"
+
+    def _repr_png_(self) -> bytes:
+        return encode(self.picture(), "PNG", self.as_dict())
+
+
+@dataclass(frozen=True, eq=False)
+class Heatmap(Result):
+    """A map over the model's input.
+
+    values: (H, W), one number a pixel of the model's input.
+    attribution: (C, H, W), signed, one number an input value, where the method has one.
+    photo: the photograph (RGB, upright) and `box`, the part of it that the model's input covers.
+    signed: whether values have a meaningful sign (drawn with a diverging colour map).
+    prediction: the most probable classes, best first (empty when the output is no classification).
+    target_index: the class explained, where the target is one class.
+    """
+
+    values: "Tensor"
+    photo: "Image"
+    box: Box
+    attribution: "Tensor | None" = None
+    signed: bool = False
+    prediction: Sequence[Prediction] = ()
+    target_score: float | None = None
+    target_probability: float | None = None
+    target_index: int | None = None
+
+    def figures(self) -> dict[str, Any]:
+        """Prediction, target with score, and the range of the values."""
+        return {
+            "prediction": [dataclasses.asdict(p) for p in self.prediction],
+            **super().figures(),
+            "target_index": self.target_index,
+            "target_score": self.target_score,
+            "target_probability": self.target_probability,
+            "values_min": float(self.values.min()),
+            "values_max": float(self.values.max()),
+        }
+
+
+def drawing(kind: type) -> "Callable[..., Image]":
+    """The function that draws results of class `kind`."""
+    if kind not in DRAWINGS:
+        importlib.import_module("vizkit.render")  # by name: results must not depend on drawing
+    return DRAWINGS[kind]
+
+
+# --- files ---
+
+Format = Literal["PNG", "JPEG", "WEBP", "JSON"]
+_FORMATS: dict[str, Format] = {
+    ".png": "PNG",
+    ".jpg": "JPEG",
+    ".jpeg": "JPEG",
+    ".webp": "WEBP",
+    ".json": "JSON",
+}
+
+
+def picture_format(path: str | os.PathLike[str]) -> Format:
+    """The format that a file's ending asks for; PNG for `-` and devices. Raises `UsageError` for others."""
+    name = os.fspath(path)
+    ending = os.path.splitext(name)[1].lower()
+    if name == "-" or (not ending and os.path.exists(name) and not os.path.isfile(name)):
+        return "PNG"
+    if ending not in _FORMATS:
+        hint = did_you_mean(ending, _FORMATS) or f"; use one of {', '.join(_FORMATS)}"
+        raise UsageError(f"cannot tell the format of {name!r} from its ending{hint}")
+    return _FORMATS[ending]
+
+
+def encode(image: "Image", kind: Format, record: Mapping[str, Any]) -> bytes:
+    """`image` as the bytes of a file that carries `record` (JSON) as its origin."""
+    text = json.dumps(record, ensure_ascii=False, allow_nan=False)
+    buffer = io.BytesIO()
+    if kind == "PNG":
+        from PIL.PngImagePlugin import PngInfo
+
+        info = PngInfo()
+        info.add_itxt(atomic.MARK, text)
+        # Level 6 takes three times as long as level 3 for 3 % fewer bytes on such figures.
+        image.save(buffer, "PNG", pnginfo=info, compress_level=3)
+    elif kind == "JPEG":
+        comment = f"{atomic.MARK} {text}".encode()[:65_000]  # a JPEG comment holds 65,533 bytes
+        image.save(buffer, "JPEG", quality=93, subsampling=0, comment=comment)
+    else:
+        image.save(buffer, "WEBP", quality=93, method=4, xmp=f"{atomic.MARK} {text}".encode())
+    return buffer.getvalue()
+
+
+def read_record(path: str | os.PathLike[str]) -> dict[str, Any] | None:
+    """The record inside a PNG that vizkit wrote, or None."""
+    try:
+        with open(path, "rb") as file:
+            text = atomic.png_text(file)
+        record = json.loads(text) if text else None
+    except (OSError, ValueError):
+        return None
+    return record if isinstance(record, dict) else None
+
+
+def _plain(value: Any) -> Any:
+    """A JSON value for an option: names for callables and types, text for the rest."""
+    if value is None or isinstance(value, bool | int | float | str):
+        return value
+    if isinstance(value, list | tuple):
+        return [_plain(v) for v in value]
+    return getattr(value, "__name__", str(value))

@@ -1,0 +1,184 @@
+"""Models by name or the user's own: `load_model` and `wrap`."""
+
+import contextlib
+import os
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from PIL import Image as PILImage
+from torch import Tensor, nn
+
+from vizkit.errors import UsageError, did_you_mean
+from vizkit.hooks import seeded
+from vizkit.zoo import embedded, timm_models
+from vizkit.zoo.checkpoints import load_weights
+from vizkit.zoo.entry import Entry, short_hash_matches
+from vizkit.zoo.vision import Preprocessing, Selector, VisionModel
+
+__all__ = ["VisionModel", "load_model", "wrap"]
+
+
+def load_model(
+    name: str = embedded.DEFAULT,
+    *,
+    weights: str | os.PathLike[str] | None = None,
+    random_weights: bool = False,
+    download: bool = False,
+    classes: int | None = None,
+    labels: Sequence[str] | str | os.PathLike[str] | None = None,
+    device: str = "auto",
+    seed: int = 0,
+) -> VisionModel:
+    """A model by name: the embedded default, torchvision's names, or `timm:NAME`.
+
+    Its weights are, in this order: the file `weights`; random ones (from `seed`) with `random_weights`;
+    the pretrained ones from their package or the local cache, or fetched when `download` is set.
+    `classes` is the number of outputs of your own weights, `labels` their names (a list, or a text file
+    with one a line). `device`: "auto" takes a GPU where there is one.
+
+    Raises `UsageError` for an unknown name, `WeightsError` for weights that are not at hand or unfit.
+    """
+    if weights is not None and random_weights:
+        raise UsageError("--weights and --random-weights exclude each other")
+    entry = find(name)
+    own = weights is not None or random_weights
+    if classes and classes != len(entry.labels or ()) and not own:
+        raise UsageError("--classes goes with your own weights (--weights FILE) or --random-weights")
+    notes: tuple[str, ...] = ()
+    warnings: tuple[str, ...] = ()
+    if random_weights:
+        module, warnings = _build_random(entry, classes, seed), ("random weights: the net has learnt nothing",)
+    elif weights is not None:
+        module, notes = _build_loaded(entry, classes, Path(weights))
+    else:
+        path = entry.locate(download)
+        module = _build_loaded(entry, classes, path)[0]
+        if not short_hash_matches(path):
+            warnings = (f"the weights file {path.name} is not the published one: its hash is another",)
+    names = _labels(labels, classes or len(entry.labels or ())) or (None if classes else entry.labels)
+    module = module.eval().to(pick_device(device))
+    return VisionModel(module, entry.name, entry.preprocessing, names, notes=notes, warnings=warnings)
+
+
+def wrap(
+    module: nn.Module,
+    *,
+    mean: float | Sequence[float] | None = None,
+    std: float | Sequence[float] | None = None,
+    size: int | tuple[int, int] | None = None,
+    resize: int | tuple[int, int] | None = None,
+    labels: Sequence[str] | None = None,
+    preprocess: Callable[[PILImage.Image], Tensor] | None = None,
+    output: Selector = None,
+    name: str | None = None,
+) -> VisionModel:
+    """Your own module as a model that takes pixels in [0, 1]; the module stays as it is.
+
+    mean, std: the normalisation it was trained with (None: pixels as they are); size, resize: its input
+    size and the short side before the centre crop, in pixels (None: pictures keep their size);
+    preprocess: your own function from a PIL image to a tensor (C, H, W), instead of resize and crop; a
+    torchvision classification preset (`weights.transforms()`) is recognised and taken apart.
+    output: which part of a dict or tuple output to use (key, position or function).
+    """
+    if not isinstance(module, nn.Module):
+        raise UsageError(f"wrap() takes a torch.nn.Module, not {type(module).__name__}")
+    if preprocess is not None and hasattr(preprocess, "crop_size"):
+        from vizkit.zoo.torchvision_models import preset
+
+        return VisionModel(module, name or type(module).__name__, preset(preprocess), labels, output)
+    if (mean is None) != (std is None):
+        raise UsageError("mean and std go together")
+    pair = (size, size) if isinstance(size, int) else size
+    settings = Preprocessing(pair, resize, "bilinear", _numbers(mean), _numbers(std), preprocess)
+    return VisionModel(module, name or type(module).__name__, settings, labels, output)
+
+
+def as_model(model: Any) -> VisionModel:
+    """A `VisionModel` as it is, a module wrapped, a name loaded."""
+    if isinstance(model, VisionModel):
+        return model
+    if isinstance(model, nn.Module):
+        return wrap(model)
+    if isinstance(model, str):
+        return load_model(model)
+    raise UsageError(f"a model is a VisionModel, a torch.nn.Module or a name, not {type(model).__name__}")
+
+
+def find(name: str) -> Entry:
+    """The entry of a model's name. Raises `UsageError` with suggestions."""
+    entry = embedded.find(name) or timm_models.find(name)
+    if entry is None:
+        from vizkit.zoo import torchvision_models  # here, because importing torchvision costs seconds
+
+        entry = torchvision_models.find(name)
+    if entry is None:
+        known = [*embedded.names(), *torchvision_models.names()]
+        raise UsageError(f"no model {name!r}{did_you_mean(name, known) or '; `vizkit models` lists them'}")
+    return entry
+
+
+def pick_device(device: str) -> torch.device:
+    """"auto" (a GPU where there is one, else the CPU) or a torch device. Raises `UsageError`."""
+    if device == "auto":
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    try:
+        picked = torch.device(device)
+        torch.empty(0, device=picked)
+    except (RuntimeError, AssertionError, NotImplementedError) as error:
+        reason = str(error).splitlines()[0]
+        raise UsageError(f"device {device!r} cannot be used: {reason}") from error
+    return picked
+
+
+def _build_random(entry: Entry, classes: int | None, seed: int) -> nn.Module:
+    with seeded(seed):
+        return entry.build(classes)
+
+
+def _build_loaded(entry: Entry, classes: int | None, path: Path) -> tuple[nn.Module, tuple[str, ...]]:
+    with seeded(0):  # building draws random numbers that the caller must not miss
+        module = _build_empty(entry, classes)
+        return module, load_weights(module, path, name=entry.name, known=known_architectures)
+
+
+def _build_empty(entry: Entry, classes: int | None) -> nn.Module:
+    """The architecture without the cost of initialising weights that are loaded next, where that works."""
+    try:
+        with torch.device("meta"):
+            module = entry.build(classes)
+    except (RuntimeError, NotImplementedError):  # the constructor computes with values
+        return entry.build(classes)
+    temporary = any(part._non_persistent_buffers_set for part in module.modules())
+    return entry.build(classes) if temporary else module
+
+
+def known_architectures() -> Mapping[str, Sequence[str]]:
+    """State-dict names of the models that can be had here, to name the one a stray file belongs to."""
+    from vizkit.zoo import torchvision_models
+
+    keys: dict[str, Sequence[str]] = {}
+    for name in [*embedded.names(), *torchvision_models.names()]:
+        with torch.device("meta"), contextlib.suppress(RuntimeError, NotImplementedError):
+            keys[name] = list(find(name).build(None).state_dict())
+    return keys
+
+
+def _labels(labels: Sequence[str] | str | os.PathLike[str] | None, count: int) -> tuple[str, ...] | None:
+    if labels is None:
+        return None
+    if isinstance(labels, str | os.PathLike):
+        try:
+            labels = Path(labels).read_text(encoding="utf-8").splitlines()
+        except (OSError, UnicodeDecodeError) as error:
+            raise UsageError(f"cannot read the labels {os.fspath(labels)!r}: {error}") from error
+    if count and len(labels) != count:
+        raise UsageError(f"{len(labels)} labels for a model with {count} classes")
+    return tuple(labels)
+
+
+def _numbers(values: float | Sequence[float] | None) -> tuple[float, ...] | None:
+    if values is None:
+        return None
+    return (float(values),) if isinstance(values, int | float) else tuple(float(v) for v in values)
