@@ -298,10 +298,10 @@ BAD = {
         lambda: saved(without("fc.bias", "bn.weight")),
         "2 of its 9 tensors are missing ('bn.weight', 'fc.b",
     ),
-    "unexpected": (lambda: saved(changed(extra=torch.ones(1))), "1 names are unexpected ('extra')"),
+    "unexpected": (lambda: saved(changed(extra=torch.ones(1))), "1 unexpected ('extra')"),
     "all else": (
         lambda: saved({f"l{i}": torch.ones(1) for i in range(7)}),
-        "7 names are unexpected ('l0', 'l1', 'l2', ...)",
+        "7 unexpected ('l0', 'l1', 'l2', ...)",
     ),
     "twice": (
         lambda: saved({**prefixed("module."), "fc.bias": torch.ones(5)}),
@@ -847,7 +847,7 @@ def test_the_file_may_be_written_over_afterwards(tmp_path):
         assert all(torch.equal(t, state()[k]) for k, t in loaded.tensors.items())
 
 
-FORMATS = {"pt": PLAIN["zip"], "pth": PLAIN["old"], "safetensors": lambda: ST}
+FORMATS = {"pt": PLAIN["zip"], "pth": PLAIN["old"], "safetensors": lambda: ST, "bare": PLAIN["no checksums"]}
 
 
 def outcome(path, data):

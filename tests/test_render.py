@@ -197,6 +197,14 @@ def test_enlarging_does_not_ring_beyond_the_values():
     assert placed.max() <= 1
 
 
+def test_the_border_of_the_map_keeps_its_value_up_to_the_edge():
+    values = np.zeros((9, 9), np.float32)
+    values[0] = values[-1] = values[:, 0] = values[:, -1] = 1
+    placed = render.place(values, (10, 10, 100, 100), (110, 110), (331, 331), 0.0)
+    edge = (placed[31], placed[299], placed[:, 31], placed[:, 299])
+    assert min(line[35:295].min() for line in edge) > 0.97
+
+
 def test_a_box_beyond_the_photograph_is_cut():
     values = np.tile(np.arange(10, dtype=np.float32), (10, 1))
     placed = render.place(values, (-50, -50, 150, 150), (100, 100), (100, 100), 0.0)
@@ -330,7 +338,7 @@ def test_the_frame_marks_the_crop_only_where_there_is_one(cat):
     (x, y), size = plan.corners[0], plan.size
     area = (x, y, x + size[0], y + size[1])
     whole = render.draw_heatmap(heat(cat, box=(0, 0, *cat.size))).crop(area)
-    plain = cat.resize(size, Image.Resampling.LANCZOS, reducing_gap=3.0)
+    plain = cat.resize(size, Image.Resampling.LANCZOS, reducing_gap=2.0)
     assert whole.tobytes() == plain.tobytes()
     framed = (pixels(render.draw_heatmap(heat(cat)).crop(area)) != pixels(plain)).any(axis=2)
     rows, columns = np.nonzero(framed)

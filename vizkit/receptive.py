@@ -17,10 +17,12 @@ own size are looked at again in long strips, if the network takes them.
 """
 
 import contextlib
+import copy
 import functools
 import itertools
 import math
 import random
+import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
@@ -94,9 +96,9 @@ def receptive_fields(
     None where it cannot be known: an operation has no rule, or nothing depends on the input. A layer that
     is called several times is described by its first call. The module is left as it was.
     """
-    probe, total = Probe(module, names), 2 * (1 + len(STRIPS))
+    probe, total = _probe(module, names), 2 * (1 + len(STRIPS))
     looks = []
-    with undisturbed(module):
+    with undisturbed(probe.module):
         for axis in (0, 1):
             for done, found in enumerate(_axis_looks(probe, input_shape, axis), 1 + axis * total // 2):
                 seen = found
@@ -113,12 +115,22 @@ def unit_boxes(module: nn.Module, names: Mapping[str, nn.Module], input_shape: S
     all channels; +-inf where a unit sees nothing, NaN where it cannot be known. Layers whose output is no
     grid, and layers that were not called, are left out.
     """
-    probe = Probe(module, names)
-    with undisturbed(module):
+    probe = _probe(module, names)
+    with undisturbed(probe.module):
         bottom, top = (_reach(probe, input_shape, 0, sign) for sign in (1, -1))
         right, left = (_reach(probe, input_shape, 1, sign) for sign in (1, -1))
     grids = [name for name, far in bottom.items() if far.dim() == 2]
     return {n: torch.stack([-top[n], -left[n], bottom[n] + 1, right[n] + 1]) for n in grids}
+
+
+def _probe(module: nn.Module, names: Mapping[str, nn.Module]) -> Probe:
+    """A probe of the module itself, or of a float32 copy if it has another precision (half cannot count)."""
+    tensors = itertools.chain(module.parameters(), module.buffers())
+    if all(t.dtype == torch.float32 or not t.is_floating_point() for t in tensors):
+        return Probe(module, names)
+    copies: dict[int, Any] = {}
+    twin = copy.deepcopy(module, copies).float()
+    return Probe(twin, {name: copies[id(m)] for name, m in names.items()})
 
 
 @contextlib.contextmanager
@@ -192,7 +204,7 @@ def _axis_looks(probe: Probe, shape: Shape, axis: int) -> Iterator[dict[str, lis
     looks = {name: [look] if look else [] for name, look in _look(probe, shape, axis).items()}
     yield looks
     across = shape[2 - axis]
-    thin: Sequence[int] = sorted({min(32, across), min(96, across), across})
+    thin: Sequence[int] = sorted({min(64, across), min(96, across), across})
     for length in STRIPS:
         open_ = {name: probe.names[name] for name, seen in looks.items() if seen and not _settled(seen)}
         if length > shape[1 + axis] and open_:
@@ -251,6 +263,8 @@ def _moves(centres: Tensor, extent: Tensor, axis: int) -> float | None:
     """
     middle = extent.shape[1 - axis] // 2
     line, sizes = centres.select(1 - axis, middle), extent.select(1 - axis, middle)
+    if not bool(sizes.max().isfinite()):
+        return None
     uncut = (sizes == sizes.max()).nonzero().flatten().tolist()
     line = line[uncut[0] : uncut[-1] + 1]
     for turn in range(1, min(len(line), 33)):
@@ -275,7 +289,7 @@ def _uncut(before: Look, now: Look) -> bool:
 
     The grid must have grown with the input: behind adaptive pooling or a resize, fields grow for ever.
     """
-    return 2 * before.extent > before.size and 2 * now.extent <= now.size and now.count > before.count
+    return 2 * before.extent > before.size and 10 * now.extent <= 9 * now.size and now.count > before.count
 
 
 def _conclude(rows: Sequence[Look], columns: Sequence[Look]) -> ReceptiveField | None:
@@ -346,6 +360,7 @@ def _reach(probe: Probe, shape: Shape, axis: int, sign: int) -> dict[str, Tensor
     with contextlib.ExitStack() as stack, contextlib.suppress(Exception), mode:
         for handle in handles:
             stack.callback(handle.remove)
+        stack.enter_context(warnings.catch_warnings(action="ignore"))
         probe.module(pixels)
     return found
 
@@ -382,10 +397,14 @@ def _channels_last(output: Tensor, shape: Shape) -> bool:
     """
     if output.dim() != 4:
         return False
-    first, second = (len(output.amax(dims).unique()) > 1 for dims in ((0, 2, 3), (0, 1, 3)))
+    first, second = (_varies(output.amax(dims)) for dims in ((0, 2, 3), (0, 1, 3)))
     if first or second:
         return first and not second
     return _skew(output.shape[1:3], shape) < _skew(output.shape[2:], shape)
+
+
+def _varies(line: Tensor) -> bool:
+    return not bool((line == line[0]).all())
 
 
 def _skew(grid: Sequence[int], shape: Shape) -> float:

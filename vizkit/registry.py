@@ -43,6 +43,7 @@ class Method:
     name: str
     function: Callable[..., Any]
     section: Section
+    title: str
     paper: str
     example: str
 
@@ -50,19 +51,22 @@ class Method:
 METHODS: dict[str, Method] = {}
 
 
-def method(*, section: Section, paper: str, example: str) -> Callable[[Callable[P, R]], Callable[P, R]]:
+def method(
+    *, section: Section, title: str, paper: str, example: str
+) -> Callable[[Callable[P, R]], Callable[P, R]]:
     """Register a function as a technique.
 
     The registered function checks its options as the command line does (choices, ranges) and stamps
-    the results with its name, options and seed. A name that is taken is refused.
+    the results with its name, title, options and seed. `title` is what a figure says of it: "name: what
+    its values mean". A name that is taken is refused.
     """
 
     def register(function: Callable[P, R]) -> Callable[P, R]:
         name = function.__name__
         if name in METHODS:
             raise ValueError(f"the method {name!r} is registered twice")
-        called = _checked_and_stamped(function)
-        METHODS[name] = Method(name, called, section, paper, example)
+        called = _checked_and_stamped(function, title)
+        METHODS[name] = Method(name, called, section, title, paper, example)
         return called
 
     return register
@@ -76,7 +80,7 @@ def all_methods() -> Mapping[str, Method]:
     return dict(sorted(METHODS.items()))
 
 
-def _checked_and_stamped(function: Callable[P, R]) -> Callable[P, R]:
+def _checked_and_stamped(function: Callable[P, R], title: str) -> Callable[P, R]:
     signature = inspect.signature(function)
     hints = get_type_hints(function, include_extras=True)
     keywords = [p.name for p in signature.parameters.values() if p.kind is p.KEYWORD_ONLY]
@@ -90,18 +94,18 @@ def _checked_and_stamped(function: Callable[P, R]) -> Callable[P, R]:
         bound = signature.bind(*args, **kwargs)
         bound.apply_defaults()
         chosen = {name: _checked(name, bound.arguments[name], hints[name]) for name in options}
-        seed = bound.arguments.get("seed")
-        return _stamped(function(*args, **kwargs), function.__name__, chosen, seed)  # type: ignore[no-any-return]
+        stamp = {"method": function.__name__, "title": title, "options": chosen, "seed": bound.arguments.get("seed")}
+        return _stamped(function(*args, **kwargs), stamp)  # type: ignore[no-any-return]
 
     return call
 
 
-def _stamped(result: Any, name: str, options: Mapping[str, Any], seed: int | None) -> Any:
+def _stamped(result: Any, stamp: Mapping[str, Any]) -> Any:
     if isinstance(result, list):
-        return [_stamped(r, name, options, seed) for r in result]
+        return [_stamped(r, stamp) for r in result]
     if not isinstance(result, Result):
         return result
-    return replace(result, provenance=replace(result.provenance, method=name, options=options, seed=seed))
+    return replace(result, provenance=replace(result.provenance, **stamp))
 
 
 def _role(hint: Any) -> str | None:

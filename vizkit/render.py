@@ -76,7 +76,8 @@ def draw_heatmap(
         return _figure(heat, width)
     tall = max(1, round(width * result.photo.height / result.photo.width))
     _check_area(width, tall)
-    return (_overlay_panel if layout == "overlay" else _map_panel)(heat, (width, tall))
+    size = width, tall
+    return _map_panel(heat, size) if layout == "map" else _overlay_panel(heat, _photo(heat, size))
 
 
 def stack(pictures: Sequence[Image.Image], theme: Theme) -> Image.Image:
@@ -232,14 +233,14 @@ def _heat(result: Heatmap, clip: float, theme: Colours, colormap: str | None) ->
 
 def _photo(heat: _Heat, size: Size) -> Image.Image:
     """The photograph at `size`."""
-    photo = heat.result.photo.convert("RGB")
+    photo = heat.result.photo if heat.result.photo.mode == "RGB" else heat.result.photo.convert("RGB")
     smooth = Image.Resampling.LANCZOS if size[0] < photo.width else Image.Resampling.BICUBIC
-    return photo.resize(size, smooth, reducing_gap=3.0)
+    return photo.resize(size, smooth, reducing_gap=2.0)
 
 
-def _photo_panel(heat: _Heat, size: Size) -> Image.Image:
+def _photo_panel(heat: _Heat, photo: Image.Image) -> Image.Image:
     """The photograph with a fine frame around what the network sees."""
-    picture = _photo(heat, size)
+    picture, size = photo.copy(), photo.size
     if not heat.whole:
         box = _scaled_box(heat.result.box, heat.result.photo.size, size)
         left, top, right, bottom = (round(v) for v in box)
@@ -277,9 +278,10 @@ def _map_panel(heat: _Heat, size: Size) -> Image.Image:
     return Image.composite(_coloured(_index(heat, size), heat.table), unseen, _seen(heat, size))
 
 
-def _overlay_panel(heat: _Heat, size: Size) -> Image.Image:
+def _overlay_panel(heat: _Heat, photo: Image.Image) -> Image.Image:
     """The map over the greyed photograph, more opaque where |value| is larger."""
-    index, base = _index(heat, size), _ground(heat, _photo(heat, size))
+    size = photo.size
+    index, base = _index(heat, size), _ground(heat, photo)
     level = np.arange(256) / 255
     strength = np.abs(2 * level - 1) if heat.result.signed else level
     alpha = index.point([round(255 * min(0.9, 1.2 * float(s))) for s in strength])
@@ -508,8 +510,10 @@ def _figure(heat: _Heat, width: int) -> Image.Image:
     plan = _plan(style, heat.result.photo.size)
     _check_area(width, plan.height)
     page = Image.new("RGB", (width, plan.height), heat.theme.page)
-    for panel, corner in zip((_photo_panel, _map_panel, _overlay_panel), plan.corners, strict=True):
-        page.paste(panel(heat, plan.size), corner)
+    photo = _photo(heat, plan.size)
+    panels = _photo_panel(heat, photo), _map_panel(heat, plan.size), _overlay_panel(heat, photo)
+    for panel, corner in zip(panels, plan.corners, strict=True):
+        page.paste(panel, corner)
     _header(page, heat, style)
     _bar(page, heat, style, plan)
     if not style.narrow:

@@ -39,7 +39,10 @@ class Prediction:
 
 @dataclass(frozen=True)
 class Provenance:
-    """What made a result: enough to make it again, and to know when it must be made again."""
+    """What made a result: enough to make it again, and to know when it must be made again.
+
+    `title` is the method's name in plain words with what its values mean, "name: meaning".
+    """
 
     method: str
     model: str
@@ -47,6 +50,7 @@ class Provenance:
     image: str
     target: str
     layer: str | None = None
+    title: str = ""
     options: Mapping[str, Any] = field(default_factory=dict)
     seed: int | None = None
     versions: Mapping[str, str] = field(default_factory=dict)

@@ -59,6 +59,7 @@ class Signature:
     summary: str
     text: str
     section: str
+    title: str
     paper: str
     example: str
     parameters: tuple[Parameter, ...]

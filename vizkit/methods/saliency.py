@@ -12,6 +12,7 @@ from vizkit.signatures import Between
 
 @method(
     section="explain",
+    title="saliency: how strongly a small change of each pixel moves the score",
     paper="Simonyan, Vedaldi & Zisserman 2014; SmoothGrad: Smilkov et al. 2017",
     example='vizkit saliency cat.jpg --target "tiger cat" --samples 25',
 )

@@ -373,10 +373,17 @@ def _scan_file(stream: BufferedReader) -> _Scan:
         return _scan(stream.read(SCANNED), 4)
     with zipfile.ZipFile(stream) as archive:
         entry = next(e for e in archive.infolist() if e.filename.rpartition("/")[2] == "data.pkl")
-    # Not archive.open, which wants a right checksum; entries are stored as they are, after two names.
-    stream.seek(entry.header_offset + 26)
-    stream.seek(sum(struct.unpack("<HH", stream.read(4))), os.SEEK_CUR)
-    return replace(_scan(stream.read(min(entry.file_size, SCANNED)), 1), by_torch=True)
+    return replace(_scan(_stored(stream, entry), 1), by_torch=True)
+
+
+def _stored(stream: BufferedReader, entry: zipfile.ZipInfo) -> bytes:
+    """The bytes of an entry stored as it is; unlike ZipFile.open, also where the checksum is not set."""
+    try:
+        stream.seek(entry.header_offset + 26)
+        stream.seek(sum(struct.unpack("<HH", stream.read(4))), os.SEEK_CUR)
+        return stream.read(min(entry.file_size, SCANNED))
+    except (struct.error, ValueError, OverflowError, OSError):
+        return b""
 
 
 def _refusal(stream: BufferedReader, error: Exception) -> str:
@@ -471,8 +478,7 @@ def _bad_values(tensor: torch.Tensor) -> int:
     """How many values are NaN or infinite; one sum, which such values spoil, settles nearly all tensors."""
     if not tensor.is_floating_point():
         return 0
-    total = tensor.sum(dtype=torch.float32 if tensor.dtype.itemsize == 2 else tensor.dtype)
-    return 0 if total.isfinite() else int(tensor.isfinite().logical_not().sum())
+    return 0 if tensor.sum().isfinite() else int(tensor.isfinite().logical_not().sum())
 
 
 def _own_tensors(module: torch.nn.Module, name: str) -> Tensors:
@@ -527,7 +533,7 @@ def _check_names(tensors: Tensors, own: Collection[str], name: str, known: Known
     if not missing and not extra:
         return
     parts = [f"{len(missing)} of its {len(own)} tensors are missing ({_quoted(missing)})"] if missing else []
-    parts += [f"{len(extra)} names are unexpected ({_quoted(extra)})"] if extra else []
+    parts += [f"{len(extra)} unexpected ({_quoted(extra)})"] if extra else []
     closest = _closest(tensors, own, known() if known else {})
     raise _Problem(f"does not fit {name}: {', '.join(parts)}{closest}")
 
