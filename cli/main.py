@@ -38,6 +38,10 @@ class Terminated(BaseException):
     """The process was asked to end (SIGTERM)."""
 
 
+class Interrupted(BaseException):
+    """Ctrl-C."""
+
+
 class ClosedPipe(BaseException):
     """Whoever read our standard output has gone."""
 
@@ -70,12 +74,14 @@ class LazyGroup(click.Group):
         return super().resolve_command(ctx, args)
 
     def invoke(self, ctx: click.Context) -> Any:
-        """click's, but a closed pipe stays what it is: click itself would end the process with 1."""
+        """click's, but a closed pipe and Ctrl-C stay what they are: click has answers of its own to them."""
         try:
             result = super().invoke(ctx)
             sys.stdout.flush()
         except BrokenPipeError as error:
             raise ClosedPipe from error
+        except KeyboardInterrupt as error:
+            raise Interrupted from error
         return result
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
@@ -118,7 +124,7 @@ def call(arguments: list[str]) -> int:
         return result if isinstance(result, int) else 0
     except click.exceptions.Exit as stop:
         return stop.exit_code
-    except (KeyboardInterrupt, click.Abort):
+    except (Interrupted, KeyboardInterrupt, click.Abort):
         return _say("interrupted; the same command goes on where it stopped", 130)
     except Terminated:
         return _say("terminated; the same command goes on where it stopped", 143)

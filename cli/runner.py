@@ -117,11 +117,12 @@ class Job:
 
         try:
             data = sys.stdin.buffer.read() if task.source == STDIN else None
-            photo = read_image(data if data is not None else task.source, **self.reading)
+            name = task.name if data is not None else None
+            photo = read_image(data if data is not None else task.source, name=name, **self.reading)
             if self.given["verbose"]:
                 self._say_all(task, photo.notes)
             digest = hashlib.sha256(data).hexdigest() if data is not None else _digest(task.source)
-            return self.model.prepare(replace(photo, name=os.path.basename(task.name))), digest
+            return self.model.prepare(replace(photo, name=one_line(os.path.basename(task.name)))), digest
         except VizkitError as error:
             return error
         except OSError as error:
@@ -177,7 +178,8 @@ class Job:
         atomic.write(task.output, encode(picture, picture_format(task.output), record), force=force)
         if task.raw is not None:
             atomic.write(task.raw, _npy([r.values for r in results]), force=force)
-        self._say_all(task, dict.fromkeys(w for r in results for w in r.provenance.warnings))
+        noticed = dict.fromkeys(w for r in results for w in r.provenance.warnings)
+        self._say_all(task, [w for w in noticed if w not in self.model.warnings])
         self._remember(task, record)
 
     def _remember(self, task: Task, record: dict[str, Any]) -> None:
@@ -218,7 +220,7 @@ def load_model(given: dict[str, Any]) -> Any:
         torch.set_num_threads(given["threads"])
     keys = ("weights", "random_weights", "download", "classes", "labels", "device")
     model = load(given["model"], **{k: given[k] for k in keys})
-    lines = (*model.notes, *([f"{model.name} on {model.device}"] if given["verbose"] else []))
+    lines = (*model.notes, *model.warnings, *([f"{model.name} on {model.device}"] if given["verbose"] else []))
     for line in () if given["quiet"] else lines:
         print(f"vizkit: {one_line(line)}", file=sys.stderr)  # noqa: T201
     return model

@@ -293,6 +293,8 @@ def test_limit_is_read_from_the_options_and_stands_before_decoding():
     assert read_image(JPEG, max_pixels=960).image.size == (40, 24)
     with pytest.raises(ImageError, match=r"pixels, the limit is 178,956,970; shrink it$"):
         read_image(bomb(60_000, 60_000), max_pixels=10**11)
+    with pytest.raises(ImageError, match="the limit is 5"):
+        read_image(GIF, max_pixels=5, frame=9)  # no looking for frames in what is too large
     # Between Pillow's warning and its refusal: the warning must not reach anyone.
     with pytest.raises(ImageError, match="allow-truncated"):
         read_image(bomb(10_000, 9_000, depth=1, colour=0), max_pixels=10**8)
@@ -482,8 +484,8 @@ def test_16_bit_grey_is_scaled_by_its_depth(form):
 
 
 def test_16_bit_pgm_is_scaled_by_its_depth():
-    dark = (GREY.astype(np.uint16) + 40).astype(">u2").tobytes()
-    assert (pixels_of(b"P5 40 24 65535 " + dark) == np.rint((GREY + 40.0) / 257)[..., None]).all()
+    dark = GREY.astype(">u2").tobytes()
+    assert (pixels_of(b"P5 40 24 65535 " + dark) == np.rint(GREY / 257)[..., None]).all()
 
 
 def test_transparency_of_16_bit_grey_is_named():
@@ -779,6 +781,16 @@ def test_stderr_is_given_back(tmp_path, capfd):
     assert capfd.readouterr().err == "still here"
 
 
+def test_overlapping_threads_share_the_silence(capfd):
+    os.write(2, b"1")
+    with images._without_stderr:
+        with images._without_stderr:
+            os.write(2, b"2")
+        os.write(2, b"3")
+    os.write(2, b"4")
+    assert capfd.readouterr().err == "14"
+
+
 def test_pillow_logs_nothing_to_stderr(tmp_path):
     path = tmp_path / "x.tif"
     entry = struct.pack("<HHII", 277, 3, 1, 200)
@@ -850,6 +862,16 @@ def test_walk_survives_links(tmp_path):
     linked = tmp_path / "link"
     linked.symlink_to(root)
     assert [str(relative) for _, relative in walk_images(linked)] == names
+
+
+def test_walk_enters_a_folder_once_though_it_is_mounted_twice(tmp_path, monkeypatch):
+    for name in ("a", "b", "c"):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "x.png").write_bytes(PNG)
+    identity = images._identity
+    twin = {tmp_path / "b": tmp_path / "a"}
+    monkeypatch.setattr(images, "_identity", lambda path: identity(twin.get(path, path)))
+    assert len(walk_images(tmp_path)) == 2
 
 
 def test_walk_skips_what_vizkit_made(tmp_path):
