@@ -40,7 +40,9 @@ def _guarded(name: str, check: Callable[[], str]) -> Check:
     try:
         return Check(name, True, check())
     except Exception as error:  # noqa: BLE001 - a report must get to its end
-        return Check(name, False, f"{type(error).__name__}: {str(error).splitlines()[0] if str(error) else ''}")
+        return Check(
+            name, False, f"{type(error).__name__}: {str(error).splitlines()[0] if str(error) else ''}"
+        )
 
 
 def _python() -> str:
@@ -48,7 +50,16 @@ def _python() -> str:
 
 
 def _versions() -> str:
-    names = ["torch", "torchvision", "numpy", "pillow", "click", "safetensors", "scikit-learn", "scikit-image"]
+    names = [
+        "torch",
+        "torchvision",
+        "numpy",
+        "pillow",
+        "click",
+        "safetensors",
+        "scikit-learn",
+        "scikit-image",
+    ]
     return ", ".join(f"{n} {importlib.metadata.version(n)}" for n in [*names, "matplotlib"])
 
 
@@ -57,7 +68,7 @@ def _torchvision() -> str:
 
     version = torchvision_models.import_torchvision().__version__
     if torchvision_models.was_repaired():
-        return f"{version}, beside a torch it was not compiled for: models and transforms work, its operators do not"
+        return f"{version}, not compiled for this torch: models and transforms work, its operators do not"
     return f"{version}, {len(torchvision_models.names())} models"
 
 

@@ -34,7 +34,11 @@ def command_for(name: str) -> click.Command:
     shared = {
         "Model": options.model_options(title) if signature.has("model") else [],
         "Picture": options.image_options(title) if signature.has("images") else [],
-        "Output": [*options.output_options(title), *options.style_options(title), *options.talk_options(title)],
+        "Output": [
+            *options.output_options(title),
+            *options.style_options(title),
+            *options.talk_options(title),
+        ],
     }
     own = [_own(p, title) for p in signature.parameters if p.role not in ("model", "images", "on_step")]
     images = click.Argument(["images"], nargs=-1, metavar="[IMAGE|FOLDER|-]...", shell_complete=_files)
@@ -65,14 +69,18 @@ def _files(_ctx: click.Context, _param: click.Parameter, incomplete: str) -> Seq
 def _own(parameter: Parameter, command: str) -> click.Option:
     flag = "--" + parameter.name.replace("_", "-")
     if parameter.role == "target":
-        text = "What to explain: class name or index, 'a vs b', layer:channel[,y,x]. Repeat for several. [default: top class]"
+        text = "What to explain: class name or index, 'a vs b', layer:channel[,y,x]; repeatable. [default: top class]"
         return options.option("-t", flag, command=command, multiple=True, help=text)
     if parameter.role == "seed":
         return options.option(flag, command=command, type=int, default=parameter.default, help="Random seed.")
     if parameter.kind is bool:
         names = f"{flag}/--no-{flag[2:]}" if parameter.default else flag
-        return options.option(names, command=command, is_flag=True, default=parameter.default, help=parameter.help)
-    return options.option(flag, command=command, type=_type(parameter), default=parameter.default, help=parameter.help)
+        return options.option(
+            names, command=command, is_flag=True, default=parameter.default, help=parameter.help
+        )
+    return options.option(
+        flag, command=command, type=_type(parameter), default=parameter.default, help=parameter.help
+    )
 
 
 def _type(parameter: Parameter) -> Any:

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from vizkit import atomic
 from vizkit.errors import UsageError
-from vizkit.images import _missing, walk_images
+from vizkit.folders import missing_file, walk_images
 from vizkit.results import picture_format
 
 STDIN = "-"
@@ -45,7 +45,7 @@ def plan(
     endings = _endings([relative for _, relative in found])
     beside = not images  # the sample's result goes to the current folder
     tasks = []
-    for (source, relative), stem in zip(found, endings, strict=True):
+    for (source, _), stem in zip(found, endings, strict=True):
         output = _output(source, stem, command, out, several=several, here=beside)
         tasks.append(Task(source, output, _raw(stem, command, raw, several=several)))
     _check(tasks, force=force)
@@ -69,7 +69,7 @@ def _found(images: Sequence[str]) -> Iterator[tuple[str, Path]]:
         elif os.path.isdir(image):
             yield from ((str(path), relative) for path, relative in walk_images(image))
         elif not os.path.exists(image):
-            raise UsageError(_missing(image))
+            raise missing_file(image)
         else:
             yield image, Path(os.path.basename(image))
 
@@ -93,7 +93,9 @@ def _output(source: str, stem: Path, command: str, out: str | None, *, several: 
             raise UsageError(f"several pictures need a folder: -o {out!r} is one file")
         return str(Path(out) / file)
     if picture_format(out) == "JSON":
-        raise UsageError("-o takes a picture (.png, .jpg, .webp); --json prints the record to standard output")
+        raise UsageError(
+            "-o takes a picture (.png, .jpg, .webp); --json prints the record to standard output"
+        )
     return out
 
 

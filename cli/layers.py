@@ -24,6 +24,8 @@ def _run(model_name: str | None, everything: bool, fields: bool, as_json: bool, 
         click.echo(json.dumps({"model": model.name, "input": shape, "layers": rows}, indent=2))
         return
     _print(rows, fields)
+    for line in _notes(rows):
+        click.echo(line, err=True)
     total = sum(p.numel() for p in model.module.parameters())
     size = " x ".join(map(str, model.input_shape))
     click.echo(f"{model.name}: {len(rows)} layers, {total:,} parameters, input {size}", err=True)
@@ -40,6 +42,8 @@ def _row(layer: Any) -> dict[str, Any]:
         field = layer.field
         row["receptive_field"] = "whole" if field.whole else [field.height, field.width]
         row["stride"] = list(field.stride)
+    if layer.note:
+        row["note"] = layer.note
     return row
 
 
@@ -48,7 +52,9 @@ def _print(rows: list[dict[str, Any]], fields: bool) -> None:
     lines = [head, *(_cells(row, fields) for row in rows)]
     widths = [max(len(line[i]) for line in lines) for i in range(len(head))]
     for line in lines:
-        cells = [c.rjust(w) if i == 3 else c.ljust(w) for i, (c, w) in enumerate(zip(line, widths, strict=True))]
+        cells = [
+            c.rjust(w) if i == 3 else c.ljust(w) for i, (c, w) in enumerate(zip(line, widths, strict=True))
+        ]
         click.echo("  ".join(cells).rstrip())
 
 
@@ -60,6 +66,8 @@ def _cells(row: dict[str, Any], fields: bool) -> list[str]:
 
 def _field(row: dict[str, Any]) -> str:
     field = row.get("receptive_field")
+    if field is None and row["shape"] is not None and len(row["shape"]) == 3:
+        return "?"
     return "whole picture" if field == "whole" else _pair(field)
 
 
@@ -70,11 +78,23 @@ def _pair(pair: list[float] | None) -> str:
     return first if first == second else f"{first} x {second}"
 
 
+def _notes(rows: list[dict[str, Any]]) -> list[str]:
+    """Each note once, with the first layer that it is about and how many more there are."""
+    about: dict[str, list[str]] = {}
+    for row in rows:
+        if "note" in row:
+            about.setdefault(row["note"], []).append(row["name"])
+    more = {note: f" and {len(names) - 1} more" if names[1:] else "" for note, names in about.items()}
+    return [f"receptive field of {names[0]!r}{more[note]}: {note}" for note, names in about.items()]
+
+
 command = click.Command(
     "layers",
     params=[
         click.Argument(["model_name"], required=False, metavar="[MODEL]"),
-        options.option("-a", "--all", "everything", is_flag=True, help="Blocks too, not only the innermost layers."),
+        options.option(
+            "-a", "--all", "everything", is_flag=True, help="Blocks too, not only the innermost layers."
+        ),
         options.option("--fields/--no-fields", default=True, help="Compute receptive fields."),
         options.option("--json", "as_json", is_flag=True, help="Print one JSON object."),
         *options.model_options("layers"),

@@ -97,7 +97,7 @@ class LazyGroup(click.Group):
     cls=LazyGroup,
     help=HELP,
     context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
-    epilog="Every option can be preset in the environment: VIZKIT_MODEL, VIZKIT_DEVICE, VIZKIT_SALIENCY_SAMPLES ...",
+    epilog="Options can be preset in the environment: VIZKIT_MODEL, VIZKIT_DEVICE, VIZKIT_SALIENCY_SAMPLES ...",
 )
 @click.version_option(__version__, "-V", "--version", message="vizkit %(version)s")
 def main() -> None:
@@ -154,7 +154,7 @@ def _usage(error: click.ClickException) -> str:
 
 def _say(message: str, code: int) -> int:
     with contextlib.suppress(OSError, ValueError):
-        print(f"vizkit: {one_line(message)}", file=sys.stderr, flush=True)  # noqa: T201
+        print(f"vizkit: {one_line(message)}", file=sys.stderr, flush=True)
     return code
 
 

@@ -18,20 +18,24 @@ def _run(pattern: str, as_json: bool, classes: bool, **_talk: Any) -> None:
         return
     for row in rows:
         click.echo(f"{row['name']:28} {row['source']:12} {row['weights']}")
-    click.echo("other sources: your own weights with --weights FILE, your own module with vizkit.wrap()", err=True)
+    click.echo(
+        "other sources: your own weights with --weights FILE, your own module with vizkit.wrap()", err=True
+    )
 
 
 def _rows(pattern: str) -> list[dict[str, str]]:
     from vizkit.zoo import embedded, timm_models, torchvision_models
 
     rows = [_row(n, "package", embedded.is_installed(n), "not installed") for n in embedded.names()]
-    for name in torchvision_models.names():
-        rows.append(_row(name, "torchvision", torchvision_models.cached_file(name) is not None, "--download"))
+    cached = {name: torchvision_models.cached_file(name) is not None for name in torchvision_models.names()}
+    rows += [_row(name, "torchvision", here, "--download") for name, here in cached.items()]
     if timm_models.is_installed() and pattern.startswith(timm_models.PREFIX):
         rows += [_row(n, "timm", False, "cache or --download") for n in timm_models.names()]
     elif timm_models.is_installed() and not pattern:
         count = len(timm_models.names())
-        rows.append({"name": "timm:NAME", "source": "timm", "weights": f"{count} models: `vizkit models timm:`"})
+        rows.append(
+            {"name": "timm:NAME", "source": "timm", "weights": f"{count} models: `vizkit models timm:`"}
+        )
     return rows
 
 
@@ -44,7 +48,9 @@ def _print_classes(pattern: str, as_json: bool) -> None:
 
     found = {i: label for i, label in enumerate(imagenet_labels()) if pattern.lower() in label.lower()}
     if as_json:
-        click.echo(json.dumps({"classes": [{"index": i, "label": label} for i, label in found.items()]}, indent=2))
+        click.echo(
+            json.dumps({"classes": [{"index": i, "label": label} for i, label in found.items()]}, indent=2)
+        )
         return
     for index, label in found.items():
         click.echo(f"{index:4} {label}")

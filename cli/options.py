@@ -43,7 +43,12 @@ def image_options(command: str) -> list[click.Parameter]:
 
     return [
         named("--background", default="white", help="Colour behind transparent pixels."),
-        named("--frame", type=click.IntRange(0), default=0, help="Which frame or page of a picture that has several."),
+        named(
+            "--frame",
+            type=click.IntRange(0),
+            default=0,
+            help="Which frame or page of a picture that has several.",
+        ),
         named("--max-pixels", type=click.IntRange(1), default=64_000_000, help="Refuse larger pictures."),
         named("--allow-truncated", is_flag=True, help="Use what there is of a damaged picture."),
     ]
@@ -56,8 +61,18 @@ def output_options(command: str) -> list[click.Parameter]:
         return option(*names, command=command, **settings)
 
     return [
-        named("-o", "--out", metavar="PATH", help="Picture to write (.png .jpg .webp), `-` for stdout; a folder for several."),
-        named("--json", "as_json", is_flag=True, help="Print one JSON object to stdout (the picture is written too)."),
+        named(
+            "-o",
+            "--out",
+            metavar="PATH",
+            help="Picture to write (.png .jpg .webp), `-` for stdout; a folder for several.",
+        ),
+        named(
+            "--json",
+            "as_json",
+            is_flag=True,
+            help="Print one JSON object to stdout (the picture is written too).",
+        ),
         named("--raw", metavar="PATH", help="Write the values as .npy too; a folder for several pictures."),
         named("-f", "--force", is_flag=True, help="Replace files that vizkit did not make."),
         named("--strict", is_flag=True, help="Stop at the first picture that fails."),
@@ -73,9 +88,16 @@ def style_options(command: str) -> list[click.Parameter]:
     layouts, themes = click.Choice(["figure", "overlay", "map"]), click.Choice(["light", "dark"])
     return [
         named("--layout", type=layouts, default="figure", help="All three panels, or one."),
-        named("--width", type=click.IntRange(64, 20_000), default=1200, help="Width of the picture in pixels."),
+        named(
+            "--width", type=click.IntRange(64, 20_000), default=1200, help="Width of the picture in pixels."
+        ),
         named("--theme", type=themes, default="light", help="Background."),
-        named("--clip", type=click.FloatRange(0, 100, min_open=True), default=99.5, help="Percentile at which colours end."),
+        named(
+            "--clip",
+            type=click.FloatRange(0, 100, min_open=True),
+            default=99.5,
+            help="Percentile at which colours end.",
+        ),
         named("--colormap", help="Colour map instead of the usual one."),
     ]
 

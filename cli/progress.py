@@ -21,6 +21,7 @@ class Bar:
         self.bar: Any = None
 
     def __call__(self, done: int, total: int) -> None:
+        """Show that `done` of `total` steps are done."""
         if not self.shown or (self.bar is None and time.monotonic() - self.started < PATIENCE):
             return
         if self.bar is None:

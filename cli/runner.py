@@ -40,11 +40,14 @@ class Job:
         self.outputs: list[str] = []
         self.failed: list[tuple[Task, VizkitError]] = []
         self.done = 0
+        self.computed = False
 
     def run(self) -> int:
         """Plan, load the model, work, report. Raises `VizkitError`s for `main` to print."""
         given = self.given
-        tasks, self.several = plan(given["images"], self.command, given["out"], given["raw"], force=given["force"])
+        tasks, self.several = plan(
+            given["images"], self.command, given["out"], given["raw"], force=given["force"]
+        )
         self.piped = tasks[0].output == STDIN
         if self.piped and given["as_json"]:
             raise UsageError("-o - and --json both want standard output; give -o a file")
@@ -59,21 +62,26 @@ class Job:
 
     def _work(self, tasks: Iterable[Task], step: Callable[[int, int], None], total: int) -> None:
         inner = {} if self.several or not self.signature.has("on_step") else {"on_step": step}
-        with ThreadPoolExecutor(1) as readers, ThreadPoolExecutor(1) as writers:
-            writing: deque[Future[None]] = deque()
+        with ThreadPoolExecutor(1) as readers, ThreadPoolExecutor(2) as writers:
+            writing: deque[tuple[Task, Future[dict[str, Any]]]] = deque()
             try:
                 for batch in _batches(_ahead(readers, self._read, tasks), self._batch_size()):
                     for task, digest, results in self._computed(batch, inner):
-                        writing.append(writers.submit(self._write, task, digest, results))
-                        self.done += 1
-                    step(self.done + len(self.failed), total)
-                    while len(writing) > 8:
-                        writing.popleft().result()
-                while writing:
-                    writing.popleft().result()
+                        writing.append((task, writers.submit(self._write, task, digest, results)))
+                    self._collect(writing, at_most=8)
+                    step(self.done + len(writing) + len(self.failed), total)
+                self._collect(writing, at_most=0)
             finally:
-                for future in writing:
+                for _, future in writing:
                     future.cancel()
+
+    def _collect(self, writing: "deque[tuple[Task, Future[dict[str, Any]]]]", *, at_most: int) -> None:
+        """Report what is written, in order, until no more than so many are on their way."""
+        while len(writing) > at_most:
+            task, future = writing.popleft()
+            record = future.result()
+            self.done += 1
+            self._remember(task, record)
 
     def _batch_size(self) -> int:
         return self.given.get("batch") or (4 if self.model.device.type == "cpu" else 16)
@@ -148,6 +156,7 @@ class Job:
             for task, prepared, digest in good:  # find the one that does not suit
                 yield from self._computed([(task, (prepared, digest))], inner)
             return
+        self.computed = True
         count = len(results) // len(good)
         for k, (task, _, digest) in enumerate(good):
             yield task, digest, results[k * count : (k + 1) * count]
@@ -159,15 +168,15 @@ class Job:
 
     def _fail(self, task: Task, error: VizkitError) -> None:
         # A model that fails on the first picture will fail on all of them.
-        hopeless = isinstance(error, ModelError) and self.done == 0
+        hopeless = isinstance(error, ModelError) and not self.computed
         if not self.several or self.given["strict"] or hopeless:
             raise error
         self.failed.append((task, error))
-        print(f"vizkit: skipped: {one_line(str(error))}", file=sys.stderr)  # noqa: T201
+        print(f"vizkit: skipped: {one_line(str(error))}", file=sys.stderr)
 
     # --- results ---
 
-    def _write(self, task: Task, digest: str, results: list[Any]) -> None:
+    def _write(self, task: Task, digest: str, results: list[Any]) -> dict[str, Any]:
         from vizkit.render import stack
 
         results = [replace(r, provenance=replace(r.provenance, image_sha256=digest)) for r in results]
@@ -180,7 +189,7 @@ class Job:
             atomic.write(task.raw, _npy([r.values for r in results]), force=force)
         noticed = dict.fromkeys(w for r in results for w in r.provenance.warnings)
         self._say_all(task, [w for w in noticed if w not in self.model.warnings])
-        self._remember(task, record)
+        return record
 
     def _remember(self, task: Task, record: dict[str, Any]) -> None:
         written = [task.output] if task.output != STDIN else []
@@ -189,17 +198,22 @@ class Job:
         if self.given["as_json"]:
             self.records.append(record | {"outputs": written})
         elif not self.given["quiet"] and not self.piped:
-            print(f"{one_line(task.name)}: {_summary(record)} -> {one_line(task.output)}")  # noqa: T201
+            print(f"{one_line(task.name)}: {_summary(record)} -> {one_line(task.output)}")
 
     def _say_all(self, task: Task, lines: Iterable[str]) -> None:
         if not self.given["quiet"]:
             for line in lines:
-                print(f"vizkit: {one_line(task.name)}: {one_line(line)}", file=sys.stderr)  # noqa: T201
+                print(f"vizkit: {one_line(task.name)}: {one_line(line)}", file=sys.stderr)
 
     def _report(self, total: int) -> None:
         if self.given["as_json"]:
             failed = [{"image": t.source, "reason": str(e), "exit_code": e.exit_code} for t, e in self.failed]
-            whole = {atomic.MARK: __version__, "results": self.records, "failed": failed, "outputs": self.outputs}
+            whole = {
+                atomic.MARK: __version__,
+                "results": self.records,
+                "failed": failed,
+                "outputs": self.outputs,
+            }
             one = self.records[0] if not self.several and self.records else whole
             text = json.dumps(one, indent=2, ensure_ascii=False, allow_nan=False)
             atomic.write_stdout((text + "\n").encode(errors="backslashreplace"))
@@ -207,7 +221,7 @@ class Job:
             names = ", ".join(one_line(t.name) for t, _ in self.failed[:5])
             more = f" and {len(self.failed) - 5} more" if len(self.failed) > 5 else ""
             counts = f"{len(self.failed)} of {total} pictures failed"
-            print(f"vizkit: {counts}: {names}{more}", file=sys.stderr)  # noqa: T201
+            print(f"vizkit: {counts}: {names}{more}", file=sys.stderr)
 
 
 def load_model(given: dict[str, Any]) -> Any:
@@ -220,9 +234,13 @@ def load_model(given: dict[str, Any]) -> Any:
         torch.set_num_threads(given["threads"])
     keys = ("weights", "random_weights", "download", "classes", "labels", "device")
     model = load(given["model"], **{k: given[k] for k in keys})
-    lines = (*model.notes, *model.warnings, *([f"{model.name} on {model.device}"] if given["verbose"] else []))
+    lines = (
+        *model.notes,
+        *model.warnings,
+        *([f"{model.name} on {model.device}"] if given["verbose"] else []),
+    )
     for line in () if given["quiet"] else lines:
-        print(f"vizkit: {one_line(line)}", file=sys.stderr)  # noqa: T201
+        print(f"vizkit: {one_line(line)}", file=sys.stderr)
     return model
 
 
@@ -264,7 +282,9 @@ def _digest(path: str) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
-def _ahead(pool: ThreadPoolExecutor, work: Callable[[T], U], items: Iterable[T], count: int = 8) -> Iterator[tuple[T, U]]:
+def _ahead(
+    pool: ThreadPoolExecutor, work: Callable[[T], U], items: Iterable[T], count: int = 8
+) -> Iterator[tuple[T, U]]:
     """(item, work(item)) in order, worked out up to `count` items ahead in the pool."""
     pending: deque[tuple[T, Future[U]]] = deque()
     for item in items:

@@ -89,7 +89,10 @@ def trace_of(module: nn.Module) -> dict[str, object]:
         },
         "modes": {n: m.training for n, m in parts.items()},
         "flags": {n: p.requires_grad for n, p in module.named_parameters()},
-        "grads": {n: None if p.grad is None else p.grad.clone().numpy().tobytes() for n, p in module.named_parameters()},
+        "grads": {
+            n: None if p.grad is None else p.grad.clone().numpy().tobytes()
+            for n, p in module.named_parameters()
+        },
         "tensors": {n: (id(t), t.detach().numpy().tobytes()) for n, t in _tensors(module)},
         "attributes": {n: sorted(m.__dict__) for n, m in parts.items()},
         "random": torch.get_rng_state().numpy().tobytes(),

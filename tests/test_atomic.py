@@ -4,6 +4,7 @@ import errno
 import io
 import json
 import os
+import random
 import stat
 import struct
 import subprocess
@@ -70,7 +71,9 @@ def test_a_fault_leaves_the_old_file_and_nothing_else(tmp_path, monkeypatch, fau
 
     if fault == "write":
         real = open
-        monkeypatch.setattr("builtins.open", lambda p, mode="r", **k: fail() if "w" in mode else real(p, mode, **k))
+        monkeypatch.setattr(
+            "builtins.open", lambda p, mode="r", **k: fail() if "w" in mode else real(p, mode, **k)
+        )
     else:
         monkeypatch.setattr(os, fault, fail)
     with pytest.raises(OutputError, match="No space left on device"):
@@ -112,7 +115,9 @@ def test_a_read_only_folder_is_found_before_the_work(tmp_path):
     for part in [folder, *folder.parents]:  # pytest's own folders are private
         if part.is_relative_to(tmp_path.parents[1]):
             part.chmod(0o755)
-    done = subprocess.run([sys.executable, "-c", code, folder / "x.png"], capture_output=True, text=True, check=True)
+    done = subprocess.run(
+        [sys.executable, "-c", code, folder / "x.png"], capture_output=True, text=True, check=True
+    )
     assert "Permission denied" in done.stdout
 
 
@@ -132,7 +137,9 @@ def test_devices_are_written_straight():
 
 
 def test_leftovers_of_dead_writers_go_with_the_next_write(tmp_path):
-    dead = subprocess.run([sys.executable, "-c", "import os; print(os.getpid())"], capture_output=True, check=True)
+    dead = subprocess.run(
+        [sys.executable, "-c", "import os; print(os.getpid())"], capture_output=True, check=True
+    )
     pid = int(dead.stdout)
     stale = tmp_path / f".a.json.{pid}-0123abcd.vizkit-tmp"
     other = tmp_path / f".b.json.{pid}-0123abcd.vizkit-tmp"
@@ -171,7 +178,7 @@ def test_the_mark_of_other_files(tmp_path):
     cases = {
         b'{\n  "vizkit": "0.1.0"': True,
         b'{"other": "vizkit"}': False,
-        b"<!DOCTYPE html><html><head><meta name=\"generator\" content=\"vizkit 0.1.0\">": True,
+        b'<!DOCTYPE html><html><head><meta name="generator" content="vizkit 0.1.0">': True,
         b"<!doctype html><p>vizkit</p>": False,
         struct.pack("<Q", len(header)) + header: True,
         struct.pack("<Q", 2) + b"{}": False,
@@ -186,3 +193,54 @@ def test_the_mark_of_other_files(tmp_path):
         path.write_bytes(content)
         assert atomic.is_ours(path) is ours, content
     assert not atomic.is_ours(tmp_path / "missing")
+
+
+def safetensors(header):
+    return struct.pack("<Q", len(header)) + header
+
+
+HOSTILE = {
+    "JPEG segment of length 0": b"\xff\xd8\xff\xe0\0\0" + bytes(20),
+    "JPEG segment of length 1": b"\xff\xd8\xff\xe0\0\1" + bytes(20),
+    "JPEG comment longer than the file": b"\xff\xd8\xff\xfe\xff\xffviz",
+    "PNG part longer than the file": b"\x89PNG\r\n\x1a\n\0\0\xff\xffiTXtviz",
+    "PNG part of 4 GB": b"\x89PNG\r\n\x1a\n\xff\xff\xff\xffiTXtvizkit\0\0\0",
+    "WebP part longer than the file": b"RIFF\0\0\0\0WEBPXMP \xff\xff\xff\xffviz",
+    "WebP skip of 4 GB": b"RIFF\0\0\0\0WEBPVP8 \xff\xff\xff\xff" + bytes(20),
+    "nested lists": safetensors(b"[" * 900_000),
+    "nested objects": safetensors(b'{"a":' * 150_000),
+    "long number": safetensors(b'{"__metadata__": ' + b"9" * 9000 + b"}"),
+    "metadata is a number": safetensors(b'{"__metadata__": 7}'),
+    "metadata is true": safetensors(b'{"__metadata__": true}'),
+    "metadata is text": safetensors(b'{"__metadata__": "vizkit"}'),
+    "metadata is a list": safetensors(b'{"__metadata__": ["vizkit"]}'),
+    "header is a list": safetensors(b'["__metadata__", "vizkit"]'),
+    "header is no text": safetensors(b"\xff\xfe\xff"),
+    "header longer than the file": struct.pack("<Q", 99) + b'{"__metadata__": {"vizkit": "1"}}',
+    "header of 2^64 bytes": struct.pack("<Q", 2**64 - 1) + b'{"__metadata__": {"vizkit": "1"}}',
+    "header of no bytes": struct.pack("<Q", 0),
+}
+
+
+@pytest.mark.parametrize("kind", HOSTILE)
+def test_files_built_to_break_readers_are_not_ours(tmp_path, kind):
+    path = tmp_path / "file"
+    path.write_bytes(HOSTILE[kind])
+    assert atomic.is_ours(path) is False
+    with open(path, "rb") as file:
+        assert atomic.png_text(file) is None
+
+
+def test_random_damage_never_breaks_the_search_for_the_mark(tmp_path):
+    header = json.dumps({"__metadata__": {"vizkit": "1"}}).encode()
+    picture = Image.new("RGB", (9, 9))
+    starts = [encode(picture, kind, {"vizkit": "1"}) for kind in ("PNG", "JPEG", "WEBP")]
+    starts += [safetensors(header), b'{"vizkit": "0.1.0"}']
+    rng = random.Random(7)
+    path = tmp_path / "file"
+    for turn in range(1500):
+        data = bytearray(starts[turn % len(starts)])
+        for _ in range(rng.choice((1, 2, 8))):
+            data[rng.randrange(min(len(data), 80))] = rng.choice((0, 1, 255, rng.randrange(256)))
+        path.write_bytes(data[: rng.choice((len(data), rng.randrange(len(data))))])
+        assert atomic.is_ours(path) in (True, False)

@@ -20,8 +20,10 @@ from safetensors.torch import save as safetensors_bytes
 from torch import nn
 
 from vizkit.errors import UsageError, WeightsError
-from vizkit.zoo import checkpoints
-from vizkit.zoo.checkpoints import load_weights, read_weights
+from vizkit.fingerprint import digest
+from vizkit.zoo import checkpoints, weightfiles
+from vizkit.zoo.checkpoints import load_weights
+from vizkit.zoo.weightfiles import read_weights
 
 
 class Net(nn.Module):
@@ -321,7 +323,7 @@ def refused(module, path, fragment, kind=WeightsError, **options):
         load_weights(module, path, **options)
     message = str(caught.value)
     assert fragment in message
-    assert checkpoints.__name__ not in message
+    assert "vizkit.zoo" not in message
     assert "weights_only=True" not in message
     assert "\n" not in message
     assert len(message) < 700
@@ -530,7 +532,7 @@ def test_weights_read_in_inference_mode_can_be_trained(tmp_path):
         assert module.fc.weight.grad is not None
 
 
-@pytest.mark.parametrize("wrapper", checkpoints.WRAPPERS)
+@pytest.mark.parametrize("wrapper", weightfiles.WRAPPERS)
 def test_wrappers_are_taken_off(tmp_path, wrapper):
     data = saved({"epoch": 3, wrapper: state(), "optimizer": {"state": {}}, "loss": torch.ones(1)})
     assert loads(tmp_path, data) == (f"took the entry {wrapper!r}", "9 of 9 tensors")
@@ -658,7 +660,7 @@ def test_metadata_of_safetensors(tmp_path):
 
 
 def test_a_stored_digest_is_verified(tmp_path):
-    data = safetensors_bytes(state(), {checkpoints.DIGEST_KEY: checkpoints.digest(state())})
+    data = safetensors_bytes(state(), {weightfiles.DIGEST_KEY: digest(state())})
     assert loads(tmp_path, data)[0] == "verified the SHA-256 of the tensors"
     for place in (-1, -100, -300):
         damaged = bytearray(data)
@@ -669,10 +671,17 @@ def test_a_stored_digest_is_verified(tmp_path):
 
 def test_the_digest_depends_on_names_types_shapes_and_values():
     one = {"a": torch.tensor([1.0, 2.0]), "b": torch.tensor(3)}
-    assert checkpoints.digest(one) == checkpoints.digest(dict(reversed(one.items())))
+    assert digest(one) == digest(dict(reversed(one.items())))
     others = [{"a": one["a"]}, {**one, "a": one["a"].view(2, 1)}, {**one, "a": one["a"].view(torch.int32)}]
     others += [{**one, "b": torch.tensor(4)}, {"c": one["a"], "b": one["b"]}]
-    assert len({checkpoints.digest(t) for t in [one, *others]}) == 6
+    assert len({digest(t) for t in [one, *others]}) == 6
+
+
+def test_the_digest_does_not_depend_on_the_layout_in_memory():
+    turns = {k: turned(v) for k, v in state().items()}
+    assert not turns["conv.weight"].is_contiguous()
+    assert digest(turns) == digest(flat()) == digest(state())
+    assert digest(made(1).state_dict(keep_vars=True)) == digest(state())
 
 
 @pytest.mark.parametrize(
@@ -735,7 +744,7 @@ def test_an_error_of_the_disk_names_the_file(tmp_path, monkeypatch):
     def denied(*_):
         raise PermissionError(13, "Permission denied")
 
-    monkeypatch.setattr(checkpoints, "open", denied, raising=False)
+    monkeypatch.setattr(weightfiles, "open", denied, raising=False)
     refused(made(), tmp_path / "a.pt", "a.pt: cannot be read (Permission denied)")
 
 
@@ -894,7 +903,8 @@ def test_nothing_is_printed_or_warned_under_w_error(tmp_path):
         paths.append(tmp_path / kind)
         paths[-1].write_bytes(PLAIN[kind]())
     program = (
-        "import sys\nfrom vizkit.zoo.checkpoints import WeightsError, read_weights\n"
+        "import sys\nfrom vizkit.errors import WeightsError\n"
+        "from vizkit.zoo.weightfiles import read_weights\n"
         "count = 0\nfor path in sys.argv[1:]:\n    try:\n        count += len(read_weights(path).tensors)\n"
         "    except WeightsError:\n        count += 100\nprint(count)\n"
     )

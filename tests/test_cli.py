@@ -76,7 +76,19 @@ def test_relative_paths_spaces_and_links(tmp_path, photo):
 
 def test_json_raw_and_several_targets(tmp_path, photo):
     done = run(
-        "saliency", photo, "-t", 3, "-t", "tabby vs tiger cat", "--raw", "m.npy", "--json", "-o", "o.png", *RANDOM, cwd=tmp_path
+        "saliency",
+        photo,
+        "-t",
+        3,
+        "-t",
+        "tabby vs tiger cat",
+        "--raw",
+        "m.npy",
+        "--json",
+        "-o",
+        "o.png",
+        *RANDOM,
+        cwd=tmp_path,
     )
     record = json.loads(done.out)
     assert [r["target"] for r in record["results"]] == ["tiger shark", "tabby vs tiger cat"]
@@ -88,7 +100,19 @@ def test_json_raw_and_several_targets(tmp_path, photo):
 
 
 def test_the_values_are_those_of_the_python_call(tmp_path, photo):
-    run("saliency", photo, "--raw", tmp_path / "m.npy", "--samples", 2, "--seed", 4, "-o", tmp_path / "o.png", "-q")
+    run(
+        "saliency",
+        photo,
+        "--raw",
+        tmp_path / "m.npy",
+        "--samples",
+        2,
+        "--seed",
+        4,
+        "-o",
+        tmp_path / "o.png",
+        "-q",
+    )
     result = vizkit.saliency(vizkit.load_model(device="cpu"), photo, samples=2, seed=4)
     np.testing.assert_allclose(np.load(tmp_path / "m.npy"), result.values.numpy(), rtol=1e-5, atol=1e-7)
 
@@ -111,7 +135,9 @@ def test_odd_names(tmp_path, photo):
 
 
 def test_the_environment_presets_options(tmp_path, photo):
-    done = run("saliency", photo, "--json", "-o", tmp_path / "o.png", VIZKIT_SALIENCY_SAMPLES="2", VIZKIT_WIDTH="333")
+    done = run(
+        "saliency", photo, "--json", "-o", tmp_path / "o.png", VIZKIT_SALIENCY_SAMPLES="2", VIZKIT_WIDTH="333"
+    )
     assert json.loads(done.out)["provenance"]["options"]["samples"] == 2
     with Image.open(tmp_path / "o.png") as picture:
         assert picture.width == 333
@@ -185,7 +211,9 @@ def test_a_closed_pipe_ends_quietly_and_a_full_disk_does_not(tmp_path, photo):
     assert done.stdout.strip() == "141"
     assert done.stderr == ""
     with open("/dev/full", "w") as full:
-        done = subprocess.run([*COMMAND, "models", "efficient"], stdout=full, stderr=subprocess.PIPE, env=ENVIRONMENT)
+        done = subprocess.run(
+            [*COMMAND, "models", "efficient"], stdout=full, stderr=subprocess.PIPE, env=ENVIRONMENT
+        )
     assert done.returncode == 5
     assert b"No space left" in done.stderr
 
@@ -197,7 +225,9 @@ def test_interrupted_and_resumed(tmp_path, photo, number, code):
     for k in range(60):
         (source / f"{k:02}.jpg").write_bytes(photo.read_bytes())
     arguments = ["saliency", source, "-o", tmp_path / "maps", *RANDOM]
-    process = subprocess.Popen([*COMMAND, *map(str, arguments)], env=ENVIRONMENT, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE)
+    process = subprocess.Popen(
+        [*COMMAND, *map(str, arguments)], env=ENVIRONMENT, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE
+    )
     maps = tmp_path / "maps"
     while not (maps.is_dir() and len(list(maps.glob("*.png"))) >= 3):
         assert process.poll() is None
@@ -262,7 +292,16 @@ def test_several_pictures_beside_themselves_or_in_a_folder(tmp_path, folder):
     run("saliency", folder / "a.jpg", folder / "deep/c.webp", *RANDOM)
     assert (folder / "a.saliency.png").is_file()
     assert (folder / "deep/c.saliency.png").is_file()
-    run("saliency", folder / "a.jpg", folder / "deep/c.webp", "-o", tmp_path / "two", "--raw", tmp_path / "raw", *RANDOM)
+    run(
+        "saliency",
+        folder / "a.jpg",
+        folder / "deep/c.webp",
+        "-o",
+        tmp_path / "two",
+        "--raw",
+        tmp_path / "raw",
+        *RANDOM,
+    )
     assert sorted(p.name for p in (tmp_path / "two").iterdir()) == ["a.saliency.png", "c.saliency.png"]
     assert sorted(p.name for p in (tmp_path / "raw").iterdir()) == ["a.saliency.npy", "c.saliency.npy"]
 
@@ -318,7 +357,14 @@ def test_completion(shell):
 # --- help ---
 
 
-COMMANDS = [[], *([n.replace("_", "-")] for n in method_names()), ["models"], ["layers"], ["doctor"], ["completion"]]
+COMMANDS = [
+    [],
+    *([n.replace("_", "-")] for n in method_names()),
+    ["models"],
+    ["layers"],
+    ["doctor"],
+    ["completion"],
+]
 
 
 @pytest.mark.parametrize("command", COMMANDS, ids=" ".join)
@@ -341,23 +387,35 @@ IMPORTS = (
     "import sys\n"
     "from vizkit.cli.main import call\n"
     "code = call(sys.argv[1:])\n"
-    "heavy = {'torch', 'numpy', 'torchvision', 'sklearn', 'skimage', 'matplotlib', 'scipy'} & set(sys.modules)\n"
+    "heavy = {'torch', 'numpy', 'torchvision', 'sklearn', 'skimage', 'matplotlib', 'scipy'}\n"
+    "heavy &= set(sys.modules)\n"
     "print(code, sorted(heavy), file=sys.stderr)"
 )
 
 
 @pytest.mark.parametrize(
     "arguments",
-    [["--help"], ["--version"], ["saliency", "--help"], ["saliency", "--sampels"], ["saliency", "nothing.jpg"], ["modls"]],
+    [
+        ["--help"],
+        ["--version"],
+        ["saliency", "--help"],
+        ["saliency", "--sampels"],
+        ["saliency", "nothing.jpg"],
+        ["modls"],
+    ],
     ids=" ".join,
 )
 def test_help_and_errors_import_nothing_heavy(tmp_path, arguments):
-    done = subprocess.run([sys.executable, "-c", IMPORTS, *arguments], cwd=tmp_path, capture_output=True, text=True, check=True)
+    done = subprocess.run(
+        [sys.executable, "-c", IMPORTS, *arguments], cwd=tmp_path, capture_output=True, text=True, check=True
+    )
     assert done.stderr.splitlines()[-1].endswith("[]"), done.stderr
 
 
 def test_the_default_path_imports_neither_torchvision_nor_the_plotting_and_learning_libraries(tmp_path):
-    done = subprocess.run([sys.executable, "-c", IMPORTS, "saliency"], cwd=tmp_path, capture_output=True, text=True, check=True)
+    done = subprocess.run(
+        [sys.executable, "-c", IMPORTS, "saliency"], cwd=tmp_path, capture_output=True, text=True, check=True
+    )
     assert done.stderr.splitlines()[-1] == "0 ['numpy', 'torch']"
 
 
@@ -373,7 +431,9 @@ def test_a_bar_appears_on_a_terminal_only(tmp_path, photo):
         (source / f"{k:02}.jpg").write_bytes(photo.read_bytes())
     ours, theirs = pty.openpty()
     command = [*COMMAND, "saliency", str(source), "-o", str(tmp_path / "maps"), "--samples", "2", *RANDOM]
-    process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=theirs, env=ENVIRONMENT | {"TERM": "xterm"})
+    process = subprocess.Popen(
+        command, stdout=subprocess.DEVNULL, stderr=theirs, env=ENVIRONMENT | {"TERM": "xterm"}
+    )
     os.close(theirs)
     said = b""
     while True:

@@ -1,4 +1,4 @@
-"""The picture reader: hostile files, exact pixels, folders, and silence on stderr."""
+"""The picture reader: hostile files, exact pixels, and silence on stderr."""
 
 import contextlib
 import io
@@ -18,9 +18,9 @@ import numpy as np
 import pytest
 from PIL import Image, ImageFile
 
-from vizkit import images
+from vizkit import decoding, images, pixels
 from vizkit.errors import ImageError, UsageError
-from vizkit.images import FORMATS, load_image, read_image, to_tensor, walk_images
+from vizkit.images import FORMATS, load_image, read_image, to_tensor
 
 ROOT = Path(__file__).resolve().parents[1]
 Y, X = np.mgrid[:24, :40]
@@ -152,11 +152,31 @@ def test_unusable_content_is_an_image_error(kind, tmp_path):
         read_image(content)
 
 
-def test_heic_without_the_plugin_names_the_extra(tmp_path):
-    if "HEIF" in FORMATS:
-        pytest.skip("pillow_heif is installed")
-    with pytest.raises(ImageError, match=r"heif extra: pip install 'vizkit\[heif\]'"):
-        read_image(b"\0\0\0\x18ftypheic\0\0\0\0mif1heic")
+WITHOUT_HEIF = """
+import sys
+sys.modules["pillow_heif"] = None  # as if it were not installed
+import vizkit
+from vizkit.errors import ImageError
+try:
+    vizkit.read_image(b"\\0\\0\\0\\x18ftypheic\\0\\0\\0\\0mif1heic")
+except ImageError as error:
+    print(error)
+"""
+
+
+def test_heic_without_the_plugin_names_the_extra():
+    done = subprocess.run([sys.executable, "-c", WITHOUT_HEIF], capture_output=True, text=True, check=True)
+    assert "heif extra: pip install 'vizkit[heif]'" in done.stdout
+
+
+def test_heic_with_the_plugin(tmp_path):
+    plugin = pytest.importorskip("pillow_heif", reason="needs the extra heif")
+    heif = plugin.from_pillow(Image.new("RGB", (64, 48), (200, 30, 90)))
+    heif.save(tmp_path / "x.heic", quality=95)
+    photo = read_image(tmp_path / "x.heic")
+    assert photo.image.size == (64, 48)
+    difference = np.abs(np.asarray(photo.image, dtype=int) - (200, 30, 90))
+    assert difference.max() <= 6
 
 
 def test_never_opens_what_is_not_on_the_list(tmp_path):
@@ -329,7 +349,7 @@ def test_a_bug_is_not_called_a_bad_picture(monkeypatch):
     def broken(*_):
         raise AttributeError("bug")
 
-    monkeypatch.setattr(images, "_to_rgb", broken)
+    monkeypatch.setattr(pixels, "_to_rgb", broken)
     with pytest.raises(AttributeError, match="bug"):
         read_image(PNG)
 
@@ -679,6 +699,17 @@ def test_path_name_and_notes(tmp_path):
     assert read_image(tmp_path / "none").notes == ("its colour profile is not applied",)
 
 
+def test_bytes_bear_the_name_that_they_are_given(tmp_path):
+    assert read_image(encoded(RGB), name="a\nb.png").name == r"a\nb.png"
+    assert read_image(encoded(RGB), name="").name == "picture"
+    with pytest.raises(ImageError, match=r"^cannot read standard input: it is an empty file"):
+        read_image(b"", name="standard input")
+    with pytest.raises(UsageError, match="no frame 7 in standard input"):
+        read_image(encoded(RGB), name="standard input", frame=7)
+    (tmp_path / "own.png").write_bytes(encoded(RGB))
+    assert read_image(tmp_path / "own.png", name="other").name == "own.png"
+
+
 READ_STDIN = """
 from vizkit.images import ImageError, UsageError, read_image
 try:
@@ -783,8 +814,8 @@ def test_stderr_is_given_back(tmp_path, capfd):
 
 def test_overlapping_threads_share_the_silence(capfd):
     os.write(2, b"1")
-    with images._without_stderr:
-        with images._without_stderr:
+    with decoding._without_stderr:
+        with decoding._without_stderr:
             os.write(2, b"2")
         os.write(2, b"3")
     os.write(2, b"4")
@@ -820,111 +851,6 @@ def test_import_is_light():
         "import sys, vizkit.images\nprint([m for m in ('torch', 'numpy', 'torchvision') if m in sys.modules])"
     )
     assert run_python(code).stdout == b"[]\n"
-
-
-# --- folders ---
-
-
-def test_walk_sorts_and_picks(tmp_path):
-    for name in ("b/z.PNG", "b/a.jpg", "a.tiff", "b.webp", "c/d/e.jpeg", "B.gif", "é.bmp", "\udcff.png"):
-        path = tmp_path / name
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_bytes(b"x" + os.fsencode(name))
-    for name in ("notes.txt", ".hidden.png", ".cache/x.png", ".a.png.12-0123abcd.vizkit-tmp", "b/x.eps"):
-        path = tmp_path / name
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_bytes(b"y")
-    found = walk_images(tmp_path)
-    names = ["B.gif", "a.tiff", "b/a.jpg", "b/z.PNG", "b.webp", "c/d/e.jpeg", "é.bmp", "\udcff.png"]
-    assert [str(relative) for _, relative in found] == names
-    assert all(path == tmp_path / relative for path, relative in found)
-    assert walk_images(str(tmp_path) + "/b") == [(tmp_path / "b" / n, Path(n)) for n in ("a.jpg", "z.PNG")]
-
-
-def test_walk_survives_links(tmp_path):
-    root, outside = tmp_path / "root", tmp_path / "outside"
-    (root / "sub").mkdir(parents=True)
-    outside.mkdir()
-    (root / "sub" / "real.png").write_bytes(PNG)
-    (outside / "other.png").write_bytes(PNG)
-    (outside / "unseen.png").write_bytes(PNG)
-    (root / "sub" / "up").symlink_to(root)
-    (root / "folder.png").symlink_to(outside)
-    (root / "again.png").symlink_to(root / "sub" / "real.png")
-    (root / "1.png").symlink_to(outside / "other.png")
-    (root / "2.png").symlink_to(outside / "other.png")
-    (root / "hard.png").hardlink_to(root / "sub" / "real.png")
-    (root / "gone.png").symlink_to(root / "nothing")
-    (root / "loop.png").symlink_to(root / "loop.png")
-    os.mkfifo(root / "fifo.png")
-    names = [str(relative) for _, relative in walk_images(root)]
-    assert names == ["1.png", "gone.png", "hard.png", "loop.png"]
-    linked = tmp_path / "link"
-    linked.symlink_to(root)
-    assert [str(relative) for _, relative in walk_images(linked)] == names
-
-
-def test_walk_enters_a_folder_once_though_it_is_mounted_twice(tmp_path, monkeypatch):
-    for name in ("a", "b", "c"):
-        (tmp_path / name).mkdir()
-        (tmp_path / name / "x.png").write_bytes(PNG)
-    identity = images._identity
-    twin = {tmp_path / "b": tmp_path / "a"}
-    monkeypatch.setattr(images, "_identity", lambda path: identity(twin.get(path, path)))
-    assert len(walk_images(tmp_path)) == 2
-
-
-def test_walk_skips_what_vizkit_made(tmp_path):
-    from PIL.PngImagePlugin import PngInfo
-
-    info = PngInfo()
-    info.add_itxt("vizkit", "{}")
-    (tmp_path / "ours.png").write_bytes(encoded(RGB, pnginfo=info))
-    with pytest.raises(UsageError, match="only pictures that vizkit made"):
-        walk_images(tmp_path)
-    (tmp_path / "photo.png").write_bytes(PNG)
-    (tmp_path / "hostile.jpg").write_bytes(b"\xff\xd8\xff\xe0\0\0" + bytes(20))
-    (tmp_path / "nested.bmp").write_bytes(struct.pack("<Q", 900_000) + b"[" * 900_000)
-    assert [r.name for _, r in walk_images(tmp_path)] == ["hostile.jpg", "nested.bmp", "photo.png"]
-    assert len(walk_images(tmp_path, skip_ours=False)) == 4
-
-
-@pytest.mark.parametrize(
-    ("make", "fragment"),
-    [
-        (lambda f: f / "photo", "no folder"),
-        (lambda f: f / "a.png", "is not a folder"),
-        (lambda f: f / "photos", "holds no pictures (.jpg"),
-        (lambda f: "a\0b", "no folder"),
-    ],
-)
-def test_walk_errors(make, fragment, tmp_path):
-    (tmp_path / "a.png").write_bytes(PNG)
-    (tmp_path / "photos").mkdir()
-    with pytest.raises(UsageError) as failure:
-        walk_images(make(tmp_path))
-    assert fragment in str(failure.value)
-    assert failure.value.exit_code == 2
-
-
-def test_walk_names_a_folder_that_may_not_be_read():
-    code = """
-import os, tempfile
-from vizkit.errors import ImageError
-from vizkit.images import walk_images
-with tempfile.TemporaryDirectory() as folder:
-    os.chmod(folder, 0o755)
-    open(os.path.join(folder, "x.png"), "wb").close()
-    os.mkdir(os.path.join(folder, "locked"), 0)
-    if os.geteuid() == 0:
-        os.seteuid(65534)
-    try:
-        walk_images(folder)
-    except ImageError as error:
-        print(error)
-    os.seteuid(os.getuid())
-"""
-    assert b"locked': Permission denied" in run_python(code).stdout
 
 
 # --- random damage ---

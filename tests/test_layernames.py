@@ -1,9 +1,14 @@
 """Finding layers by name, and the table of layers."""
 
+import json
+from types import SimpleNamespace
+
 import pytest
 import torch
+from click.testing import CliRunner, Result
 from torch import Tensor, nn
 
+from vizkit.cli import layers, runner
 from vizkit.errors import ModelError, UsageError
 from vizkit.layernames import LayerInfo, find_layer, list_layers
 from vizkit.receptive import ReceptiveField
@@ -104,6 +109,7 @@ def test_containers_on_demand() -> None:
     assert table["blocks"].shape == (4, 8, 8)
     assert table["blocks"].parameters == 4 * (4 * 4 * 9 + 4)
     assert table["blocks"].field is None
+    assert table["blocks"].note == ""
 
 
 def test_a_single_layer_is_its_own_table() -> None:
@@ -156,3 +162,45 @@ def test_progress_is_reported() -> None:
     steps: list[tuple[int, int]] = []
     list_layers(nn.Conv2d(3, 2, 1), (3, 4, 4), on_step=lambda done, total: steps.append((done, total)))
     assert steps[-1][0] == steps[-1][1]
+
+
+class Odd(nn.Module):
+    """Two layers behind an operation without a rule, and one that only sees a constant."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.first, self.second, self.third, self.idle = (nn.ReLU() for _ in range(4))
+
+    def forward(self, x: Tensor) -> Tensor:
+        y = self.third(self.second(torch.linalg.matrix_exp(self.first(x))))
+        return y + self.idle(torch.ones(1, 3, 8, 8))  # type: ignore[no-any-return]
+
+
+def test_layers_without_a_field_have_a_note() -> None:
+    rows = list_layers(Odd(), (3, 8, 8))
+    assert [row.field is None for row in rows] == [False, True, True, True]
+    reason = "no rule for aten.linalg_matrix_exp"
+    assert [row.note for row in rows] == ["", reason, reason, "nothing in its output follows from the pixels"]
+
+
+def command(monkeypatch: pytest.MonkeyPatch, *arguments: str) -> Result:
+    """What `vizkit layers` says of the odd net."""
+    model = SimpleNamespace(module=Odd(), input_shape=(3, 8, 8), name="odd")
+    monkeypatch.setattr(runner, "load_model", lambda given: model)
+    return CliRunner().invoke(layers.command, list(arguments), catch_exceptions=False)
+
+
+def test_the_command_marks_unknown_fields_and_says_why_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    done = command(monkeypatch)
+    cells = [line.split()[-1] for line in done.stdout.splitlines()[1:]]
+    assert cells == ["1", "?", "?", "?"]
+    assert "receptive field of 'second' and 1 more: no rule for aten.linalg_matrix_exp\n" in done.stderr
+    assert "receptive field of 'idle': nothing" in done.stderr
+    assert done.stderr.count("matrix_exp") == 1
+    assert "?" not in command(monkeypatch, "--no-fields").output
+
+
+def test_the_command_has_the_notes_in_json(monkeypatch: pytest.MonkeyPatch) -> None:
+    rows = json.loads(command(monkeypatch, "--json").stdout)["layers"]
+    assert "note" not in rows[0]
+    assert rows[1]["note"] == "no rule for aten.linalg_matrix_exp"

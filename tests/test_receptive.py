@@ -1,196 +1,16 @@
-"""Receptive fields against brute force, closed forms and an independent recurrence."""
+"""Receptive fields against closed forms and an independent recurrence."""
 
 import random
-from collections.abc import Callable, Iterator
-from types import ModuleType
 
 import numpy as np
 import pytest
 import torch
 from torch import Tensor, nn
-from torch.nn import functional as F
 
+from tests.nets import Apply, conv, squeeze_excite
 from vizkit import receptive
-from vizkit.receptive import ReceptiveField, receptive_fields, unit_boxes
-
-SIZE = 15
-
-
-@pytest.fixture(autouse=True)
-def one_thread() -> Iterator[None]:
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
-
-
-class Apply(nn.Module):
-    """A module around a function of the input and some layers."""
-
-    def __init__(self, function: Callable[..., Tensor], *layers: nn.Module) -> None:
-        super().__init__()
-        self.function = function
-        self.layers = nn.ModuleList(layers)
-
-    def forward(self, x: Tensor) -> Tensor:
-        return self.function(x, *self.layers)
-
-
-def conv(*args: int, **kwargs: object) -> nn.Conv2d:
-    return nn.Conv2d(*args, **kwargs)  # type: ignore[arg-type]
-
-
-def chain(*layers: nn.Module) -> Apply:
-    return Apply(nn.Sequential(*layers))
-
-
-def same_padding(x: Tensor, layer: nn.Module) -> Tensor:
-    return layer(F.pad(x, (0, 1, 0, 2)))  # type: ignore[no-any-return]
-
-
-def squeeze_excite(x: Tensor, down: nn.Module, up: nn.Module) -> Tensor:
-    gate = up(F.relu(down(x.mean((2, 3), keepdim=True)))).sigmoid()
-    return x * gate  # type: ignore[no-any-return]
-
-
-def in_place(x: Tensor, layer: nn.Module) -> Tensor:
-    y = layer(x)
-    F.relu(y, inplace=True)
-    y[:, :2] += x[:, :1].roll(3, 2)
-    return y  # type: ignore[no-any-return]
-
-
-def into_zeros(x: Tensor, layer: nn.Module) -> Tensor:
-    y = torch.zeros(1, 4, SIZE, SIZE)
-    y[:, 1:3, :, 2:] = layer(x)[:, :2, :, :-2]
-    return y
-
-
-def attention_over_rows(x: Tensor) -> Tensor:
-    rows = x[0].permute(1, 2, 0)
-    return F.scaled_dot_product_attention(rows, rows, rows).permute(2, 0, 1)[None]
-
-
-def manual_attention(x: Tensor) -> Tensor:
-    tokens = x[:, :, :, 4].transpose(1, 2)
-    weights = (tokens @ tokens.transpose(1, 2)).softmax(-1)
-    return x + (weights @ tokens).transpose(1, 2)[..., None]
-
-
-# fmt: off
-NETS: dict[str, Callable[[], nn.Module]] = {
-    "plain": lambda: chain(conv(2, 4, 3, padding=1), nn.ReLU(), conv(4, 4, 3, padding=1)),
-    "valid": lambda: chain(conv(2, 4, 5), nn.ReLU(inplace=True), conv(4, 3, 2)),
-    "stride": lambda: chain(conv(2, 4, 3, stride=2, padding=1), conv(4, 4, 3, stride=2)),
-    "dilation": lambda: chain(conv(2, 4, 3, padding=2, dilation=2), conv(4, 4, (1, 3), dilation=(1, 3))),
-    "grouped": lambda: chain(
-        conv(2, 4, 3, groups=2, padding=1), nn.ChannelShuffle(2), conv(4, 4, 3, groups=4)
-    ),
-    "asymmetric": lambda: chain(conv(2, 4, (1, 7), padding=(0, 3)), conv(4, 4, (3, 1), stride=(2, 1))),
-    "even padding": lambda: chain(conv(2, 4, 4, padding="same"), nn.BatchNorm2d(4)),
-    "pad by hand": lambda: Apply(same_padding, conv(2, 3, (4, 3), stride=(2, 1))),
-    "reflect": lambda: chain(conv(2, 4, 5, padding=2, padding_mode="reflect")),
-    "circular": lambda: chain(conv(2, 4, 3, padding=1, padding_mode="circular")),
-    "ceil pool": lambda: chain(nn.MaxPool2d(3, 2, ceil_mode=True), conv(2, 3, 2)),
-    "dilated pool": lambda: chain(nn.MaxPool2d(2, 1, padding=1, dilation=3)),
-    "average pool": lambda: chain(nn.AvgPool2d(3, 2, 1), nn.AvgPool2d((1, 2), ceil_mode=True)),
-    "adaptive": lambda: chain(conv(2, 3, 2), nn.AdaptiveAvgPool2d((4, 3))),
-    "adaptive max": lambda: chain(nn.AdaptiveMaxPool2d(4)),
-    "transposed": lambda: chain(conv(2, 3, 3, stride=2), nn.ConvTranspose2d(3, 2, 3, 2, 1, 1)),
-    "transposed dilated": lambda: chain(nn.ConvTranspose2d(2, 4, (2, 3), 2, groups=2, dilation=2)),
-    "nearest": lambda: chain(conv(2, 3, 3, 2), nn.Upsample(scale_factor=2), conv(3, 3, 3)),
-    "bilinear": lambda: chain(nn.AvgPool2d(2), nn.Upsample(scale_factor=3, mode="bilinear")),
-    "bicubic": lambda: chain(nn.AvgPool2d(2), nn.Upsample(size=(9, 17), mode="bicubic", align_corners=True)),
-    "pixel shuffle": lambda: chain(conv(2, 8, 3, stride=2), nn.PixelShuffle(2)),
-    "branches": lambda: Apply(
-        lambda x, a, b: a(x) + b(F.max_pool2d(x, 3, 1, 1)), conv(2, 3, 1), conv(2, 3, 5, padding=2)
-    ),
-    "concat": lambda: Apply(
-        lambda x, a, b: torch.cat([a(x), b(x), x], 1), conv(2, 3, 3, padding=1), conv(2, 2, 1)
-    ),
-    "residual": lambda: Apply(lambda x, a: F.relu_(x.clone().add_(a(x))), conv(2, 2, 3, padding=1)),
-    "squeeze excite": lambda: Apply(squeeze_excite, conv(2, 1, 1), conv(1, 2, 1)),
-    "in place": lambda: Apply(in_place, conv(2, 3, 3, padding=1)),
-    "into zeros": lambda: Apply(into_zeros, conv(2, 4, 3, padding=1)),
-    "split and flip": lambda: Apply(lambda x, a: x.chunk(2, 1)[0].flip(3) * a(x), conv(2, 2, 3, padding=1)),
-    "unfold": lambda: Apply(lambda x: F.unfold(x, 3, padding=1).view(1, 18, SIZE, SIZE)),
-    "layer norm": lambda: Apply(
-        lambda x, a: a(x.permute(0, 2, 3, 1)).permute(0, 3, 1, 2), nn.LayerNorm(2)
-    ),
-    "norm over rows": lambda: chain(conv(2, 3, 3), nn.LayerNorm(13)),
-    "group norm": lambda: chain(nn.GroupNorm(1, 2)),
-    "instance norm": lambda: chain(conv(2, 3, 3), nn.InstanceNorm2d(3)),
-    "attention": lambda: Apply(attention_over_rows),
-    "matrix attention": lambda: Apply(manual_attention),
-    "cumulative": lambda: Apply(lambda x: x.cumsum(3)),
-    "linear": lambda: Apply(lambda x, a: a(x), nn.Linear(SIZE, 5)),
-    "three-d": lambda: Apply(
-        lambda x, a: a(x[:, None])[:, :, 0], nn.Conv3d(1, 3, (2, 3, 2), padding=(0, 1, 0))
-    ),
-    "activations": lambda: chain(
-        nn.Hardswish(), nn.SiLU(), nn.GELU(), nn.PReLU(), nn.ELU(), nn.Softplus(), nn.Hardtanh(0, 9),
-        nn.LogSigmoid(), nn.Mish(), nn.LeakyReLU(), nn.Hardsigmoid(), nn.GLU(1), nn.ReLU6(inplace=True),
-        nn.Hardswish(inplace=True), nn.RReLU(), nn.Tanh(), nn.Dropout(), nn.LocalResponseNorm(3), nn.SELU(),
-    ),
-}  # fmt: skip
-
-
-def positive(module: nn.Module) -> nn.Module:
-    """The module in eval mode and double precision, its weights random and positive."""
-    for parameter in module.parameters():
-        nn.init.uniform_(parameter, 0.1, 1.0)
-    return module.eval().double()
-
-
-def jacobian_boxes(module: nn.Module, repeats: int = 6) -> Tensor:
-    """The boxes (4, h, w) by brute force: which outputs change with one input pixel, at random points.
-
-    A change of a pixel is large and goes up, so a maximum sees it whatever wins otherwise.
-    """
-    sees: Tensor | None = None
-    for _ in range(repeats):
-        base = torch.rand(1, 2, SIZE, SIZE, dtype=torch.float64) + 0.5
-        with torch.no_grad():
-            before = module(base)
-            changed = [_changes(module, base, before, y, x) for y in range(SIZE) for x in range(SIZE)]
-        now = torch.stack(changed).view(SIZE, SIZE, *before.shape[2:])
-        sees = now if sees is None else sees | now
-    assert sees is not None
-    return _boxes(sees)
-
-
-def _changes(module: nn.Module, base: Tensor, before: Tensor, y: int, x: int) -> Tensor:
-    bumped = base.clone()
-    bumped[:, :, y, x] += 3 + torch.rand(2, dtype=torch.float64)
-    return (module(bumped) != before).any(1)[0]
-
-
-def _boxes(sees: Tensor) -> Tensor:
-    rows, columns = sees.any(1), sees.any(0)
-    far = torch.arange(SIZE, dtype=torch.float32).view(-1, 1, 1)
-
-    def low(line: Tensor) -> Tensor:
-        return torch.where(line, far, torch.inf).amin(0)
-
-    def high(line: Tensor) -> Tensor:
-        return torch.where(line, far, -torch.inf).amax(0) + 1
-
-    return torch.stack([low(rows), low(columns), high(rows), high(columns)])
-
-
-@pytest.mark.filterwarnings("ignore:Using padding='same' with even")
-@pytest.mark.parametrize("name", NETS)
-def test_every_unit_matches_brute_force(name: str) -> None:
-    torch.manual_seed(0)
-    net = NETS[name]()
-    ours = unit_boxes(net, {"": net}, (2, SIZE, SIZE))[""]
-    if name == "into zeros":
-        torch.set_default_dtype(torch.float64)
-    try:
-        truth = jacobian_boxes(positive(net))
-    finally:
-        torch.set_default_dtype(torch.float32)
-    assert torch.equal(ours, truth)
+from vizkit.receptive import ReceptiveField, receptive_fields
+from vizkit.zoo.torchvision_models import import_torchvision
 
 
 def plain_fields(layers: list[nn.Module]) -> list[tuple[int, int]]:
@@ -387,27 +207,6 @@ def test_progress_counts_up_to_its_total() -> None:
     assert steps == [(i, total) for i in range(1, total + 1)]
 
 
-def test_boxes_of_units_are_cut_at_the_border() -> None:
-    net = nn.Sequential(nn.Conv2d(3, 4, 3, padding=1))
-    box = unit_boxes(net, {"0": net[0]}, (3, 8, 9))["0"]
-    assert box.shape == (4, 8, 9)
-    assert box[:, 0, 0].tolist() == [0, 0, 2, 2]
-    assert box[:, 4, 8].tolist() == [3, 7, 6, 9]
-
-
-@pytest.fixture(scope="session")
-def torchvision() -> ModuleType:
-    """torchvision, whose import fails beside a torch of another build until two operations are declared."""
-    try:
-        import torchvision
-    except RuntimeError:
-        library = torch.library.Library("torchvision", "FRAGMENT")
-        for name in ("nms", "qnms"):
-            library.define(f"{name}(Tensor dets, Tensor scores, float iou_threshold) -> Tensor")
-        import torchvision
-    return torchvision
-
-
 def resnet_field(net: nn.Module) -> int:
     """The field of a ResNet's last stage by recurrence over its main path, where all larger kernels lie."""
     layers = [net.conv1, net.maxpool]
@@ -417,8 +216,8 @@ def resnet_field(net: nn.Module) -> int:
 
 
 @pytest.mark.parametrize(("name", "size", "last"), [("resnet18", 435, "conv2"), ("resnet50", 427, "conv3")])
-def test_resnets(torchvision: ModuleType, name: str, size: int, last: str) -> None:
-    net = getattr(torchvision.models, name)(weights=None)
+def test_resnets(name: str, size: int, last: str) -> None:
+    net = getattr(import_torchvision().models, name)(weights=None)
     block = net.layer4[-1]
     found = receptive_fields(net, {"last": getattr(block, last), "stage": net.layer4}, (3, 224, 224))
     assert resnet_field(net) == size
@@ -443,9 +242,9 @@ ZOO = {
 
 
 @pytest.mark.parametrize("name", [pytest.param(n, marks=MARKS[n in SLOW]) for n in ZOO])
-def test_torchvision_nets(torchvision: ModuleType, name: str) -> None:
+def test_torchvision_nets(name: str) -> None:
     extra = {"init_weights": False} if name in ("googlenet", "inception_v3") else {}
-    net = getattr(torchvision.models, name)(weights=None, **extra).eval()
+    net = getattr(import_torchvision().models, name)(weights=None, **extra).eval()
     layer, size = ZOO[name]
     edge = 299 if name == "inception_v3" else 224
     found = receptive_fields(net, dict(net.named_modules()), (3, edge, edge))

@@ -42,7 +42,13 @@ def test_the_record_says_what_made_it(result, tiny):
     assert made["model"] == "tiny"
     assert made["image"] == "photo.jpg"
     assert made["seed"] == 3
-    assert made["options"] == {"signed": False, "times_input": False, "samples": 2, "noise": 0.15, "batch": None}
+    assert made["options"] == {
+        "signed": False,
+        "times_input": False,
+        "samples": 2,
+        "noise": 0.15,
+        "batch": None,
+    }
     assert len(made["weights"]) == 64
     assert made["versions"]["torch"] == torch.__version__
 

@@ -30,7 +30,9 @@ def captums(net, pixels, target):
 
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        return captum.Saliency(net).attribute(pixels.clone().requires_grad_(), target=target, abs=False).detach()
+        return (
+            captum.Saliency(net).attribute(pixels.clone().requires_grad_(), target=target, abs=False).detach()
+        )
 
 
 def assert_same(ours, theirs):
@@ -262,7 +264,9 @@ def test_half_precision_and_other_channels_and_no_parameters():
         def forward(self, x):
             return x.mean((2, 3))
 
-    torch.testing.assert_close(vizkit.saliency(Mean(), torch.rand(3, 4, 4)).values, torch.full((4, 4), 1 / 16))
+    torch.testing.assert_close(
+        vizkit.saliency(Mean(), torch.rand(3, 4, 4)).values, torch.full((4, 4), 1 / 16)
+    )
 
 
 def test_a_map_of_zeros_is_said():
@@ -293,7 +297,9 @@ def test_memory_running_out_halves_the_batch():
 
         def forward(self, x):
             if len(x) > 1:
-                raise RuntimeError("[enforce fail at alloc_cpu.cpp] DefaultCPUAllocator: can't allocate memory")
+                raise RuntimeError(
+                    "[enforce fail at alloc_cpu.cpp] DefaultCPUAllocator: can't allocate memory"
+                )
             Limited.largest = max(Limited.largest, len(x))
             return super().forward(x)
 

@@ -91,7 +91,9 @@ def test_scores_are_what_they_say(tiny, pixels):
     torch.testing.assert_close(score(parse_target(2, tiny, None), tiny, pixels), output[:, 2])
     difference = score(parse_target("1 vs 2", tiny, None), tiny, pixels)
     torch.testing.assert_close(difference, output[:, 1] - output[:, 2])
-    torch.testing.assert_close(score(parse_target("conv1:4", tiny, None), tiny, pixels), maps[:, 4].mean((1, 2)))
+    torch.testing.assert_close(
+        score(parse_target("conv1:4", tiny, None), tiny, pixels), maps[:, 4].mean((1, 2))
+    )
     torch.testing.assert_close(score(parse_target("conv1:4,3,5", tiny, None), tiny, pixels), maps[:, 4, 3, 5])
     torch.testing.assert_close(score(parse_target("fc:1", tiny, None), tiny, pixels), output[:, 1])
     mixed = score(parse_target("conv1:4 vs 0", tiny, None), tiny, pixels)

@@ -69,7 +69,9 @@ def test_same_padding_is_tensorflows(kernel, stride, size):
     out = -(-size // stride)
     total = max((out - 1) * stride + kernel - size, 0)  # TensorFlow's documented rule
     before, after = total // 2, total - total // 2
-    expected = nn.functional.conv2d(nn.functional.pad(x, (before, after, before, after)), conv.weight, None, stride)
+    expected = nn.functional.conv2d(
+        nn.functional.pad(x, (before, after, before, after)), conv.weight, None, stride
+    )
     torch.testing.assert_close(conv(x), expected)
 
 
@@ -111,7 +113,9 @@ def test_preprocessing_is_torchvisions(size):
     coarse = Image.fromarray(rng.integers(0, 255, (12, 16, 3), dtype=np.uint8))
     picture = coarse.resize(size, Image.Resampling.BICUBIC)
     for mode in (InterpolationMode.BICUBIC, InterpolationMode.BILINEAR):
-        preset = ImageClassification(crop_size=224, resize_size=256, interpolation=mode, mean=(0, 0, 0), std=(1, 1, 1))
+        preset = ImageClassification(
+            crop_size=224, resize_size=256, interpolation=mode, mean=(0, 0, 0), std=(1, 1, 1)
+        )
         ours = vizkit.wrap(nn.Identity(), preprocess=preset).prepare(picture)
         difference = (ours.pixels - preset(picture)).abs()
         assert difference.max() <= 2.01 / 255  # one resize with a box instead of two roundings
@@ -144,7 +148,9 @@ def test_tensors_of_the_input_size_are_unchanged_others_are_resized():
     given = torch.rand(3, 32, 32) * 7 - 3
     assert torch.equal(model.prepare(given).pixels, given)
     assert model.prepare(torch.rand(3, 50, 80)).pixels.shape == (3, 32, 32)
-    assert torch.equal(vizkit.wrap(nn.Conv2d(5, 2, 3)).prepare(torch.ones(5, 9, 7)).pixels, torch.ones(5, 9, 7))
+    assert torch.equal(
+        vizkit.wrap(nn.Conv2d(5, 2, 3)).prepare(torch.ones(5, 9, 7)).pixels, torch.ones(5, 9, 7)
+    )
     bytes_ = torch.full((3, 32, 32), 255, dtype=torch.uint8)
     assert torch.equal(model.prepare(bytes_).pixels, torch.ones(3, 32, 32))
 
@@ -278,7 +284,7 @@ def test_a_failed_download_is_one_clear_line(cache, monkeypatch):
         raise OSError("name resolution failed")
 
     monkeypatch.setattr(torch.hub, "download_url_to_file", refuse)
-    with pytest.raises(WeightsError, match="could not download .*name resolution failed; put it into"):
+    with pytest.raises(WeightsError, match=r"could not download .*name resolution failed; put it into"):
         vizkit.load_model("squeezenet1_1", download=True)
     assert list(cache.iterdir()) == []
 
@@ -287,7 +293,9 @@ def test_own_weights_with_own_classes(tmp_path):
     source = vizkit.load_model("mobilenet_v3_small", random_weights=True, classes=7, seed=5, device="cpu")
     path = tmp_path / "mine.pt"
     torch.save({"state_dict": {f"module.{k}": v for k, v in source.module.state_dict().items()}}, path)
-    model = vizkit.load_model("mobilenet_v3_small", weights=path, classes=7, labels=list("abcdefg"), device="cpu")
+    model = vizkit.load_model(
+        "mobilenet_v3_small", weights=path, classes=7, labels=list("abcdefg"), device="cpu"
+    )
     assert torch.equal(model.module.classifier[3].weight, source.module.classifier[3].weight)
     assert model.labels == tuple("abcdefg")
     assert any("module." in note for note in model.notes)

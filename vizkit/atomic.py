@@ -235,7 +235,10 @@ def _marked_png(file: IO[bytes]) -> bool:
 def _marked_jpeg(file: IO[bytes]) -> bool:
     file.seek(2)
     while len(header := file.read(4)) == 4 and header[0] == 0xFF and header[1] != 0xDA:
-        body = file.read(struct.unpack(">H", header[2:])[0] - 2)
+        (length,) = struct.unpack(">H", header[2:])
+        if length < 2:  # it counts itself
+            return False
+        body = file.read(length - 2)
         if header[1] == 0xFE and body.startswith(MARK.encode() + b" "):
             return True
     return False
@@ -254,9 +257,12 @@ def _marked_webp(file: IO[bytes]) -> bool:
 def _marked_safetensors(start: bytes) -> bool:
     if len(start) < 8:
         return False
-    length = struct.unpack("<Q", start[:8])[0]
+    (length,) = struct.unpack("<Q", start[:8])
+    if length > len(start) - 8:
+        return False
     try:
         header = json.loads(start[8 : 8 + length])
-    except ValueError:
+    except (ValueError, RecursionError):
         return False
-    return isinstance(header, dict) and MARK in (header.get("__metadata__") or {})
+    metadata = header.get("__metadata__") if isinstance(header, dict) else None
+    return isinstance(metadata, dict) and MARK in metadata

@@ -13,13 +13,15 @@ from typing import Any, TypeVar
 import torch
 from torch import Tensor
 
-from vizkit.errors import ImageError, ModelError, VizkitError, one_line
+from vizkit.errors import ModelError, VizkitError
+from vizkit.failures import first_line, out_of_memory, raw_output
 from vizkit.fingerprint import Fingerprint
-from vizkit.hooks import capture, session
+from vizkit.hooks import capture
 from vizkit.results import Heatmap, Prediction, Provenance
+from vizkit.sessions import session
 from vizkit.targets import FunctionTarget, Target, label_of, parse_target
 from vizkit.zoo import VisionModel, as_model
-from vizkit.zoo.vision import Prepared, images_of
+from vizkit.zoo.preparing import Prepared, images_of
 
 T = TypeVar("T")
 Step = Callable[[int, int], None] | None
@@ -70,7 +72,9 @@ class Run:
 
     def _gradient(self, score: Tensor, leaf: Tensor, *, keep: bool) -> Tensor:
         if not score.requires_grad:
-            raise ModelError("the score has no gradient: the model detaches, rounds or takes an argmax on the way")
+            raise ModelError(
+                "the score has no gradient: the model detaches, rounds or takes an argmax on the way"
+            )
         (gradient,) = torch.autograd.grad(score.sum(), leaf, retain_graph=keep, allow_unused=True)
         if gradient is None:
             raise ModelError("the score does not depend on the pixels")
@@ -87,7 +91,7 @@ class Run:
     def _scores(self, pixels: Tensor, targets: Sequence[Target]) -> tuple[Tensor | None, list[Tensor]]:
         layers = [name.partition("#")[0] for t in targets for name in t.layers]
         with capture(self.model.module, layers) as captured:
-            raw = _explained(self.model, pixels)
+            raw = raw_output(self.model, pixels)
         output = self._selected(raw)
         return output, [t.score(output, raw, captured).float() for t in targets]
 
@@ -151,7 +155,13 @@ def _explain_batch(
 
 
 def _heatmap(
-    run: Run, weights: Fingerprint, prepared: Prepared, probabilities: Tensor | None, maps: Maps, i: int, t: int
+    run: Run,
+    weights: Fingerprint,
+    prepared: Prepared,
+    probabilities: Tensor | None,
+    maps: Maps,
+    i: int,
+    t: int,
 ) -> Heatmap:
     model, target = run.model, run.targets[t]
     index = target.class_index(i)
@@ -232,61 +242,9 @@ def _halving(items: Sequence[T], work: Callable[[Sequence[T]], list[Any]]) -> li
     try:
         return work(items)
     except (RuntimeError, MemoryError) as error:
-        if isinstance(error, VizkitError) or not _out_of_memory(error):
+        if isinstance(error, VizkitError) or not out_of_memory(error):
             raise
         if len(items) == 1:
-            raise ModelError(f"out of memory with one picture at a time: {_first_line(error)}") from error
+            raise ModelError(f"out of memory with one picture at a time: {first_line(error)}") from error
     middle = len(items) // 2
     return _halving(items[:middle], work) + _halving(items[middle:], work)
-
-
-def _out_of_memory(error: BaseException) -> bool:
-    text = str(error).lower()
-    return isinstance(error, torch.OutOfMemoryError | MemoryError) or (
-        "out of memory" in text or "can't allocate memory" in text or "not enough memory" in text
-    )
-
-
-# --- saying why a forward pass failed ---
-
-
-def _explained(model: VisionModel, pixels: Tensor) -> Any:
-    """The raw output; an error of the net itself becomes one line that says what does not fit."""
-    try:
-        return model.raw(pixels)
-    except (RuntimeError, ValueError, TypeError, IndexError, AssertionError, AttributeError) as error:
-        if isinstance(error, VizkitError) or _out_of_memory(error):
-            raise
-        smallest = _smallest_size(model, pixels)
-        if smallest is not None:
-            size = "x".join(str(s) for s in pixels.shape[2:])
-            raise ImageError(f"the picture is {size} px; {model.name} needs at least {smallest} px") from error
-        shape = tuple(pixels.shape)
-        raise ModelError(f"{model.name} fails on an input of shape {shape}: {_first_line(error)}") from error
-
-
-def _smallest_size(model: VisionModel, pixels: Tensor) -> int | None:
-    """The smallest square that the net takes, where this input is smaller and a larger one works."""
-    short = min(pixels.shape[2:])
-    works = [s for s in (8, 16, 32, 48, 64, 96, 128, 224, 299) if s > short and _accepts(model, pixels, s)]
-    if not works:
-        return None
-    low, high = short, works[0]
-    while high - low > 1:
-        middle = (low + high) // 2
-        low, high = (low, middle) if _accepts(model, pixels, middle) else (middle, high)
-    return high
-
-
-def _accepts(model: VisionModel, pixels: Tensor, size: int) -> bool:
-    try:
-        with torch.no_grad():
-            model.raw(pixels.new_zeros(1, pixels.shape[1], size, size))
-    except Exception:  # noqa: BLE001 - any failure of the user's net means no
-        return False
-    return True
-
-
-def _first_line(error: BaseException) -> str:
-    lines = str(error).splitlines() or [type(error).__name__]
-    return one_line(lines[0])[:300]

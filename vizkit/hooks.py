@@ -1,12 +1,10 @@
-"""Looking into a network without leaving a trace: the session, `capture` and `relu_rule`.
+"""Looking into a network without leaving a trace: `capture` and `relu_rule`.
 
-Everything here works on the user's own module for the length of a `with` block and puts it back,
-also when an exception is thrown in the middle.
+Both work on the user's own module for the length of a `with` block and are gone afterwards, also when an
+exception is thrown in the middle.
 """
 
 import contextlib
-import random
-import sys
 from collections.abc import Callable, Iterable, Iterator
 from typing import Any, Literal
 
@@ -17,127 +15,7 @@ from torch.overrides import TorchFunctionMode
 
 from vizkit.errors import ModelError
 from vizkit.layernames import find_layer
-
-# --- the session ---
-
-
-@contextlib.contextmanager
-def session(module: nn.Module) -> Iterator[nn.Module]:
-    """Evaluation mode, frozen parameters and gradients on, whatever the caller's state; all restored.
-
-    Restored on leaving: each module's own train/eval mode, parameters' `requires_grad` and `.grad`,
-    buffers (also replaced ones), and the global random state of Python, numpy and torch.
-    """
-    parts = parts_of(module)
-    owned = {p: None for part in parts for p in part._parameters.values() if p is not None}
-    parameters = [p for p in owned if not p.is_inference()]
-    device = next(iter(owned)).device.type if owned else "cpu"
-    with contextlib.ExitStack() as stack:
-        stack.enter_context(_random_state_kept())
-        stack.enter_context(torch.inference_mode(False))
-        stack.enter_context(torch.enable_grad())
-        stack.enter_context(_copies_standing_in(parts))
-        stack.enter_context(_evaluating(parts))
-        stack.enter_context(_frozen(parameters))
-        stack.enter_context(torch.autocast(device, enabled=False))
-        yield module
-
-
-def parts_of(module: nn.Module) -> list[nn.Module]:
-    """The module and all modules in it, each once, in the order of `modules()` but several times faster."""
-    parts: dict[nn.Module, None] = {}
-    waiting = [module]
-    while waiting:
-        part = waiting.pop()
-        if part not in parts:
-            parts[part] = None
-            waiting += [m for m in reversed(part._modules.values()) if m is not None]
-    return list(parts)
-
-
-@contextlib.contextmanager
-def _evaluating(parts: list[nn.Module]) -> Iterator[None]:
-    # train() may be overridden; the flag itself is what is set and restored
-    modes = [(part, part.training) for part in parts]
-    try:
-        for part in parts:
-            if part.training:
-                part.training = False
-        yield
-    finally:
-        for part, training in modes:
-            if part.training != training:
-                part.training = training
-
-
-@contextlib.contextmanager
-def _frozen(parameters: list[nn.Parameter]) -> Iterator[None]:
-    before = [(p, p.requires_grad, p.grad) for p in parameters]
-    try:
-        for parameter in parameters:
-            if parameter.requires_grad:
-                parameter.requires_grad_(False)
-        yield
-    finally:
-        for parameter, requires_grad, grad in before:
-            if parameter.requires_grad != requires_grad:
-                parameter.requires_grad_(requires_grad)
-            if parameter.grad is not grad:
-                parameter.grad = grad
-
-
-@contextlib.contextmanager
-def _copies_standing_in(parts: list[nn.Module]) -> Iterator[None]:
-    """Copies stand in for the buffers: a forward pass may count calls or move averages, also in eval mode.
-
-    Also for parameters made in inference mode, which autograd refuses.
-    """
-    buffers = [part._buffers for part in parts if part._buffers]
-    weights = [p._parameters for p in parts if any(w is not None and w.is_inference() for w in p._parameters.values())]
-    before: list[tuple[dict[str, Any], dict[str, Any]]] = [(d, dict(d)) for d in (*buffers, *weights)]
-    copies: dict[Tensor, Tensor] = {}  # what is shared stays shared
-    try:
-        for owner, named in before:
-            for name, tensor in named.items():
-                if tensor is not None:
-                    owner[name] = copies.setdefault(tensor, _copy(tensor))
-        yield
-    finally:
-        for owner, named in before:
-            owner.clear()
-            owner.update(named)
-
-
-def _copy(tensor: Tensor) -> Tensor:
-    copy = tensor.detach().clone()
-    return nn.Parameter(copy, requires_grad=False) if isinstance(tensor, nn.Parameter) else copy
-
-
-@contextlib.contextmanager
-def _random_state_kept() -> Iterator[None]:
-    python, generator = random.getstate(), torch.get_rng_state()
-    numpy = sys.modules.get("numpy.random")
-    numpy_state = numpy.get_state() if numpy else None
-    cuda = torch.cuda.get_rng_state_all() if torch.cuda.is_initialized() else None
-    try:
-        yield
-    finally:
-        random.setstate(python)
-        torch.set_rng_state(generator)
-        if numpy is not None:
-            numpy.set_state(numpy_state)
-        if cuda is not None:
-            torch.cuda.set_rng_state_all(cuda)
-
-
-@contextlib.contextmanager
-def seeded(seed: int) -> Iterator[None]:
-    """The global random generators start from `seed` inside the block and go on as before after it."""
-    with _random_state_kept():
-        random.seed(seed)
-        torch.manual_seed(seed)
-        yield
-
+from vizkit.sessions import first_tensor
 
 # --- capture ---
 
@@ -177,14 +55,6 @@ def _storing(outputs: dict[str, Tensor], name: str, detach: bool) -> Callable[[n
         return _replaced(output, stored.clone())
 
     return hook
-
-
-def first_tensor(output: Any) -> Tensor | None:
-    """The tensor itself, or the first one in a tuple, list or dict; None where there is none."""
-    if isinstance(output, Tensor):
-        return output
-    values = output.values() if isinstance(output, dict) else output if isinstance(output, tuple | list) else ()
-    return next((v for v in values if isinstance(v, Tensor)), None)
 
 
 def _replaced(output: Any, tensor: Tensor) -> Any:
@@ -260,7 +130,7 @@ class relu_rule(TorchFunctionMode):  # noqa: N801 - used as a function: `with re
             return func(*args, **kwargs)
         self.relus += 1
         x, top, inplace = found
-        return _RectifiedGradient.apply(x, top, self.guided, inplace)
+        return _RectifiedGradient.apply(x, top, self.guided, inplace)  # type: ignore[no-untyped-call]
 
 
 def _rectifier(func: Any, args: Any, kwargs: Any) -> tuple[Tensor, float | None, bool] | None:
@@ -281,7 +151,7 @@ def _positive(value: Any) -> bool:
 
 
 def _limits(func: Any, args: Any, kwargs: Any) -> tuple[Any, Any, bool]:
-    """Lower and upper end of a clamp-like call, and whether it works in place; (None, None, False) for others."""
+    """Lower and upper end of a clamp-like call, and whether it works in place; else (None, None, False)."""
     if func in _HARDTANH:
         values = dict(zip(("min_val", "max_val", "inplace"), args[1:], strict=False)) | kwargs
         inplace = func is F.hardtanh_ or bool(values.get("inplace", False))

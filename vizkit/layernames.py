@@ -11,7 +11,8 @@ import torch
 from torch import nn
 
 from vizkit.errors import ModelError, UsageError, did_you_mean
-from vizkit.receptive import ReceptiveField, device_of, first_tensor, receptive_fields, undisturbed
+from vizkit.receptive import ReceptiveField, receptive_fields
+from vizkit.sessions import device_of, first_tensor, session
 
 Shape = tuple[int, int, int]
 Step = Callable[[int, int], object]
@@ -26,7 +27,7 @@ class LayerInfo:
     `kind` is its class name, `shape` that of its output without the batch (of the first tensor if there
     are several; None if it was not called or gives no tensor). `parameters` counts its own and its
     children's, shared ones once. `field` is what its units see; None if that cannot be known or was not
-    asked for.
+    asked for. `note` says why it is not known, or not beyond the network's own input size.
     """
 
     name: str
@@ -34,6 +35,7 @@ class LayerInfo:
     shape: tuple[int, ...] | None
     parameters: int
     field: ReceptiveField | None
+    note: str = ""
 
 
 def find_layer(module: nn.Module, name: str) -> tuple[str, nn.Module]:
@@ -78,10 +80,14 @@ def list_layers(
     """
     _refuse_lazy(module)
     layers = _chosen(module, leaves_only)
-    with undisturbed(module):
+    with session(module), torch.no_grad():
         shapes = _output_shapes(module, layers, input_shape)
     seen = {name: layers[name] for name in shapes}
-    found = receptive_fields(module, seen, input_shape, on_step) if fields else {}
+    notes: dict[str, str] = {}
+    found = receptive_fields(module, seen, input_shape, on_step, notes) if fields else {}
+    for name in seen if fields else ():
+        if found.get(name) is None:
+            notes.setdefault(name, "nothing in its output follows from the pixels")
     return [
         LayerInfo(
             name=name,
@@ -89,6 +95,7 @@ def list_layers(
             shape=shapes.get(name),
             parameters=sum(p.numel() for p in layers[name].parameters()),
             field=found.get(name),
+            note=notes.get(name, ""),
         )
         for name in (*shapes, *(name for name in layers if name not in shapes))
     ]
@@ -141,7 +148,7 @@ def _watch(
         order.setdefault(name, None)
 
     def leave(_module: nn.Module, _inputs: object, output: object) -> None:
-        tensor = first_tensor(output)
+        tensor = first_tensor(output, nested=True)
         if not left and tensor is not None:
             order[name] = tuple(tensor.shape[1:])
         left.append(True)

@@ -94,7 +94,12 @@ def _checked_and_stamped(function: Callable[P, R], title: str) -> Callable[P, R]
         bound = signature.bind(*args, **kwargs)
         bound.apply_defaults()
         chosen = {name: _checked(name, bound.arguments[name], hints[name]) for name in options}
-        stamp = {"method": function.__name__, "title": title, "options": chosen, "seed": bound.arguments.get("seed")}
+        stamp = {
+            "method": function.__name__,
+            "title": title,
+            "options": chosen,
+            "seed": bound.arguments.get("seed"),
+        }
         return _stamped(function(*args, **kwargs), stamp)  # type: ignore[no-any-return]
 
     return call
@@ -122,7 +127,9 @@ def _checked(name: str, value: Any, hint: Any) -> Any:
     if get_origin(kind) is Literal:
         if value not in get_args(kind):
             allowed = [str(a) for a in get_args(kind)]
-            raise UsageError(f"{name}={value!r} is not one of {', '.join(allowed)}{did_you_mean(str(value), allowed)}")
+            raise UsageError(
+                f"{name}={value!r} is not one of {', '.join(allowed)}{did_you_mean(str(value), allowed)}"
+            )
         return value
     if kind in (int, float) and (isinstance(value, bool) or not isinstance(value, (int, kind))):
         raise UsageError(f"{name}={value!r} is not a number" + (" without a fraction" if kind is int else ""))

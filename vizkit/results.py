@@ -182,8 +182,8 @@ def encode(image: "Image", kind: Format, record: Mapping[str, Any]) -> bytes:
 
         info = PngInfo()
         info.add_itxt(atomic.MARK, text)
-        # Level 6 takes three times as long as level 3 for 3 % fewer bytes on such figures.
-        image.save(buffer, "PNG", pnginfo=info, compress_level=3)
+        # Level 6 takes three times as long for 10 % fewer bytes on such figures.
+        image.save(buffer, "PNG", pnginfo=info, compress_level=1)
     elif kind == "JPEG":
         comment = f"{atomic.MARK} {text}".encode()[:65_000]  # a JPEG comment holds 65,533 bytes
         image.save(buffer, "JPEG", quality=93, subsampling=0, comment=comment)
@@ -198,7 +198,7 @@ def read_record(path: str | os.PathLike[str]) -> dict[str, Any] | None:
         with open(path, "rb") as file:
             text = atomic.png_text(file)
         record = json.loads(text) if text else None
-    except (OSError, ValueError):
+    except (OSError, ValueError, RecursionError):
         return None
     return record if isinstance(record, dict) else None
 

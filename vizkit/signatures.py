@@ -85,7 +85,7 @@ def read_signature(name: str) -> Signature:
     """The signature of technique `name` from `methods/NAME.py`."""
     tree = ast.parse((METHODS_FOLDER / f"{name}.py").read_text(encoding="utf-8"))
     function = next(n for n in tree.body if isinstance(n, ast.FunctionDef) and n.name == name)
-    said = {k.arg: ast.literal_eval(k.value) for k in _decorator(function).keywords}
+    said = {k.arg or "": ast.literal_eval(k.value) for k in _decorator(function).keywords}
     text = ast.get_docstring(function) or ""
     summary = text.split("\n\n")[0].replace("\n", " ")
     return Signature(name, summary, text, parameters=tuple(_parameters(function.args)), **said)

@@ -26,11 +26,11 @@ class Target(ABC):
     def score(self, output: Tensor | None, raw: Any, captured: Mapping[str, Tensor]) -> Tensor:
         """(N,) scores from the selected output, the net's raw output and the captured layers."""
 
-    def fix(self, output: Tensor) -> "Target":  # noqa: ARG002 - for TopClass
+    def fix(self, output: Tensor) -> "Target":
         """The target made definite on the unperturbed batch's output; most are definite already."""
         return self
 
-    def of_image(self, index: int) -> "Target":  # noqa: ARG002 - for ClassTarget
+    def of_image(self, index: int) -> "Target":
         """The target of one image of the batch, for any number of its copies."""
         return self
 
@@ -38,7 +38,7 @@ class Target(ABC):
     def describe(self, index: int, labels: Sequence[str] | None) -> str:
         """In words, for image `index` of the batch."""
 
-    def class_index(self, index: int) -> int | None:  # noqa: ARG002
+    def class_index(self, index: int) -> int | None:
         """The class, where the target of image `index` is one class."""
         return None
 
@@ -110,7 +110,9 @@ class UnitTarget(Target):
         maps = maps.movedim(-1, 1) if maps.ndim == 3 else maps
         if self.channel >= maps.shape[1]:
             count = maps.shape[1]
-            raise UsageError(f"layer {self.layer!r} has {count} channels (0 to {count - 1}), not {self.channel}")
+            raise UsageError(
+                f"layer {self.layer!r} has {count} channels (0 to {count - 1}), not {self.channel}"
+            )
         values = maps[:, self.channel]
         if self.position is None:
             return values.flatten(1).mean(1) if values.ndim > 1 else values
@@ -159,7 +161,9 @@ class FunctionTarget(Target):
         count = len(output) if output is not None else len(value) if getattr(value, "ndim", 0) == 1 else 1
         if not isinstance(value, Tensor) or tuple(value.shape) not in ((), (count,)):
             got = tuple(value.shape) if isinstance(value, Tensor) else type(value).__name__
-            raise UsageError(f"the target function must give one number an image, a tensor ({count},), not {got}")
+            raise UsageError(
+                f"the target function must give one number an image, a tensor ({count},), not {got}"
+            )
         return value.reshape(-1)
 
     def describe(self, index: int, labels: Sequence[str] | None) -> str:
@@ -187,7 +191,9 @@ def parse_target(spec: Any, module: nn.Module, labels: Sequence[str] | None) -> 
         return _parse_text(spec.strip(), module, labels)
     if callable(spec):
         return FunctionTarget(spec)
-    raise UsageError(f"a target is an index, a name, 'layer:channel' or a function, not {type(spec).__name__}")
+    raise UsageError(
+        f"a target is an index, a name, 'layer:channel' or a function, not {type(spec).__name__}"
+    )
 
 
 def _parse_text(text: str, module: nn.Module, labels: Sequence[str] | None) -> Target:
@@ -210,7 +216,9 @@ def _unit(match: "re.Match[str]", module: nn.Module) -> UnitTarget:
     name = find_layer(module, layer)[0] + (f"#{call}" if call else "")
     numbers = [int(match[k]) for k in ("channel", "y", "x") if match[k] is not None]
     if min(numbers) < 0:
-        raise UsageError(f"{match.string!r}: channels and positions count from 0, negative ones are not accepted")
+        raise UsageError(
+            f"{match.string!r}: channels and positions count from 0, negative ones are not accepted"
+        )
     return UnitTarget(name, numbers[0], (numbers[1], numbers[2]) if len(numbers) == 3 else None)
 
 
@@ -245,7 +253,9 @@ def class_by_name(name: str, labels: Sequence[str] | None) -> ClassTarget:
         if hits:
             listed = ", ".join(f"{labels[i]} ({i})" for i in hits[:8]) + (", ..." if len(hits) > 8 else "")
             raise UsageError(f"{name!r} fits {len(hits)} classes: {listed}; be more exact or give the index")
-    raise UsageError(f"no class {name!r}{did_you_mean(name, labels) or '; `vizkit models --classes` lists them'}")
+    raise UsageError(
+        f"no class {name!r}{did_you_mean(name, labels) or '; `vizkit models --classes` lists them'}"
+    )
 
 
 def label_of(index: int, labels: Sequence[str] | None) -> str:
@@ -258,4 +268,6 @@ def class_scores(output: Any) -> Tensor:
     if isinstance(output, Tensor) and output.ndim == 2:
         return output
     shape = tuple(output.shape) if isinstance(output, Tensor) else type(output).__name__
-    raise ModelError(f"the output is {shape}, not (N, classes): choose a target `layer:channel` or a function")
+    raise ModelError(
+        f"the output is {shape}, not (N, classes): choose a target `layer:channel` or a function"
+    )

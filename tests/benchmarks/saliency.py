@@ -1,6 +1,6 @@
 """saliency() against the bare limit: forward + backward to the input with frozen weights.
 
-    python -m tests.benchmarks.saliency [--rounds 9] [--models resnet18 efficientnet_lite0 ...]
+python -m tests.benchmarks.saliency [--rounds 9] [--models resnet18 efficientnet_lite0 ...]
 """
 
 import argparse
@@ -62,7 +62,9 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--rounds", type=int, default=9)
     parser.add_argument("--calls", type=int, default=1000, help="calls of the memory test, 0 for none")
-    parser.add_argument("--models", nargs="+", default=["efficientnet_lite0", "resnet18", "resnet50", "mobilenet_v2", "vgg16"])
+    parser.add_argument(
+        "--models", nargs="+", default=["efficientnet_lite0", "resnet18", "resnet50", "mobilenet_v2", "vgg16"]
+    )
     arguments = parser.parse_args()
     torch.set_num_threads(1)
     print(machine())

@@ -24,12 +24,16 @@ def saliency(
     signed: Annotated[bool, "Keep the sign: the sum over channels instead of the largest magnitude."] = False,
     times_input: Annotated[bool, "Multiply the gradient by the pixels (gradient x input)."] = False,
     samples: Annotated[
-        int, "Average the gradient over this many noisy copies (SmoothGrad); 0 is the plain gradient.", Between(0)
+        int,
+        "Average the gradient over this many noisy copies (SmoothGrad); 0 is the plain gradient.",
+        Between(0),
     ] = 0,
     noise: Annotated[
         float, "SmoothGrad's noise: standard deviation as a share of the picture's range.", Between(0, 10)
     ] = 0.15,
-    batch: Annotated[int | None, "Pictures or noisy copies at a time; by itself what suits the device.", Between(1)] = None,
+    batch: Annotated[
+        int | None, "Pictures or noisy copies at a time; by itself what suits the device.", Between(1)
+    ] = None,
     seed: Seed = 0,
     on_step: OnStep = None,
 ) -> Any:
@@ -56,7 +60,9 @@ def over_channels(attribution: Tensor, *, signed: bool) -> Tensor:
     return attribution.sum(1) if signed else attribution.abs().amax(1)
 
 
-def _smooth(run: Run, samples: int, noise: float, seed: int, batch: int | None, on_step: OnStep) -> list[Tensor]:
+def _smooth(
+    run: Run, samples: int, noise: float, seed: int, batch: int | None, on_step: OnStep
+) -> list[Tensor]:
     """The mean gradient over noisy copies, one tensor (N, C, H, W) a target.
 
     Every image gets the same noise, made on the CPU from `seed`, so that the result depends neither on

@@ -11,11 +11,12 @@ from PIL import Image as PILImage
 from torch import Tensor, nn
 
 from vizkit.errors import UsageError, did_you_mean
-from vizkit.hooks import seeded
+from vizkit.sessions import seeded
 from vizkit.zoo import embedded, timm_models
 from vizkit.zoo.checkpoints import load_weights
 from vizkit.zoo.entry import Entry, short_hash_matches
-from vizkit.zoo.vision import Preprocessing, Selector, VisionModel
+from vizkit.zoo.preparing import Preprocessing
+from vizkit.zoo.vision import Selector, VisionModel
 
 __all__ = ["VisionModel", "load_model", "wrap"]
 
@@ -49,7 +50,10 @@ def load_model(
     notes: tuple[str, ...] = ()
     warnings: tuple[str, ...] = ()
     if random_weights:
-        module, warnings = _build_random(entry, classes, seed), ("random weights: the net has learnt nothing",)
+        module, warnings = (
+            _build_random(entry, classes, seed),
+            ("random weights: the net has learnt nothing",),
+        )
     elif weights is not None:
         module, notes = _build_loaded(entry, classes, Path(weights))
     else:
@@ -57,7 +61,8 @@ def load_model(
         module = _build_loaded(entry, classes, path)[0]
         if not short_hash_matches(path):
             warnings = (f"the weights file {path.name} is not the published one: its hash is another",)
-    names = _labels(labels, classes or len(entry.labels or ())) or (None if classes else entry.labels)
+    count = classes or len(entry.labels or ())
+    names = _labels(labels, count) or (None if classes else entry.labels)
     module = module.eval().to(pick_device(device))
     return VisionModel(module, entry.name, entry.preprocessing, names, notes=notes, warnings=warnings)
 
@@ -120,7 +125,7 @@ def find(name: str) -> Entry:
 
 
 def pick_device(device: str) -> torch.device:
-    """"auto" (a GPU where there is one, else the CPU) or a torch device. Raises `UsageError`."""
+    """ "auto" (a GPU where there is one, else the CPU) or a torch device. Raises `UsageError`."""
     if device == "auto":
         return torch.device("cuda" if torch.cuda.is_available() else "cpu")
     try:
@@ -168,14 +173,19 @@ def known_architectures() -> Mapping[str, Sequence[str]]:
 def _labels(labels: Sequence[str] | str | os.PathLike[str] | None, count: int) -> tuple[str, ...] | None:
     if labels is None:
         return None
-    if isinstance(labels, str | os.PathLike):
-        try:
-            labels = Path(labels).read_text(encoding="utf-8").splitlines()
-        except (OSError, UnicodeDecodeError) as error:
-            raise UsageError(f"cannot read the labels {os.fspath(labels)!r}: {error}") from error
-    if count and len(labels) != count:
-        raise UsageError(f"{len(labels)} labels for a model with {count} classes")
-    return tuple(labels)
+    named = _read_labels(Path(labels)) if isinstance(labels, str | os.PathLike) else tuple(labels)
+    if count and len(named) != count:
+        raise UsageError(f"{len(named)} labels for a model with {count} classes")
+    return named
+
+
+def _read_labels(path: Path) -> tuple[str, ...]:
+    try:
+        return tuple(path.read_text(encoding="utf-8").splitlines())
+    except OSError as error:
+        raise UsageError(f"cannot read the labels {str(path)!r}: {error.strerror}") from error
+    except UnicodeDecodeError as error:
+        raise UsageError(f"the labels {str(path)!r} are no UTF-8 text") from error
 
 
 def _numbers(values: float | Sequence[float] | None) -> tuple[float, ...] | None:

@@ -6,7 +6,7 @@ from pathlib import Path
 from vizkit.errors import WeightsError
 from vizkit.zoo import efficientnet_lite
 from vizkit.zoo.entry import Entry
-from vizkit.zoo.vision import Preprocessing
+from vizkit.zoo.preparing import Preprocessing
 
 DEFAULT = "efficientnet_lite0"
 

@@ -6,7 +6,7 @@ from pathlib import Path
 
 from torch import nn
 
-from vizkit.zoo.vision import Preprocessing
+from vizkit.zoo.preparing import Preprocessing
 
 
 @dataclass(frozen=True)

@@ -9,7 +9,7 @@ from torch import nn
 from vizkit.errors import UsageError, WeightsError, did_you_mean, one_line
 from vizkit.zoo.embedded import imagenet_labels
 from vizkit.zoo.entry import Entry
-from vizkit.zoo.vision import Interpolation, Preprocessing
+from vizkit.zoo.preparing import Interpolation, Preprocessing
 
 PREFIX = "timm:"
 
@@ -62,15 +62,17 @@ def _preprocessing(settings: Any) -> Preprocessing:
     resize: int | tuple[int, int] = int(min(rows, columns) / share)
     if settings.crop_mode == "squash":
         resize = (int(rows / share), int(columns / share))
-    modes: tuple[Interpolation, ...] = ("bilinear", "bicubic", "nearest", "lanczos")
-    mode = next((m for m in modes if m == settings.interpolation), "bicubic")
+    modes: dict[str, Interpolation] = {"bilinear": "bilinear", "nearest": "nearest", "lanczos": "lanczos"}
+    mode = modes.get(settings.interpolation, "bicubic")
     return Preprocessing((rows, columns), resize, mode, tuple(settings.mean), tuple(settings.std))
 
 
 def _located(name: str, settings: Any, download: bool) -> Path:
     repository = getattr(settings, "hf_hub_id", None)
     if not repository:
-        raise WeightsError(f"timm has no pretrained weights for {name!r}; use --random-weights or --weights FILE")
+        raise WeightsError(
+            f"timm has no pretrained weights for {name!r}; use --random-weights or --weights FILE"
+        )
     from huggingface_hub import hf_hub_download, try_to_load_from_cache
 
     repository = repository.rstrip("/")
@@ -86,5 +88,7 @@ def _located(name: str, settings: Any, download: bool) -> Path:
         )
     try:
         return Path(hf_hub_download(repository, file))
-    except Exception as error:  # noqa: BLE001 - the hub's client raises errors of many libraries
-        raise WeightsError(f"could not download the weights of timm:{name}: {one_line(str(error))[:200]}") from error
+    except Exception as error:
+        raise WeightsError(
+            f"could not download the weights of timm:{name}: {one_line(str(error))[:200]}"
+        ) from error

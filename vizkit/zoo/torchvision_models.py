@@ -13,7 +13,7 @@ from torch import nn
 
 from vizkit.errors import WeightsError, one_line
 from vizkit.zoo.entry import Entry
-from vizkit.zoo.vision import Preprocessing
+from vizkit.zoo.preparing import Preprocessing
 
 _declared: list[Any] = []  # keeps the operator schemas alive
 
@@ -30,9 +30,10 @@ def import_torchvision() -> ModuleType:
     except RuntimeError as error:
         if "torchvision::" not in str(error):
             raise
-        library = torch.library.Library("torchvision", "DEF")  
+        library = torch.library.Library("torchvision", "DEF")  # type: ignore[no-untyped-call]
         for name in ("nms", "qnms"):
-            library.define(f"{name}(Tensor dets, Tensor scores, float iou_threshold) -> Tensor")
+            schema = f"{name}(Tensor dets, Tensor scores, float iou_threshold) -> Tensor"
+            library.define(schema)  # type: ignore[no-untyped-call]
         _declared.append(library)
         import torchvision
     return torchvision  # type: ignore[no-any-return]
@@ -104,7 +105,7 @@ def cached_file(name: str) -> Path | None:
     """The pretrained weights of `name` on this machine (any of its weight sets), or None."""
     known = models().get_model_weights(name)
     for weights in (known.DEFAULT, *known):
-        path = cache_folder() / os.path.basename(weights.url)
+        path = cache_folder() / str(weights.url).rsplit("/", 1)[-1]
         if path.is_file():
             return path
     return None
@@ -135,7 +136,9 @@ def _download(url: str, folder: Path) -> Path:
             if target.exists() and not target.stat().st_size:
                 target.unlink()
         reason = one_line(str(error))
-        raise WeightsError(f"could not download {target.name}: {reason}; put it into {str(folder)!r}") from error
+        raise WeightsError(
+            f"could not download {target.name}: {reason}; put it into {str(folder)!r}"
+        ) from error
     return target
 
 

@@ -1,0 +1,62 @@
+"""Why a network failed: its own errors become one line that says what does not fit."""
+
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from vizkit.errors import ImageError, ModelError, VizkitError, one_line
+from vizkit.zoo import VisionModel
+
+
+def out_of_memory(error: BaseException) -> bool:
+    """Whether the error says that memory ran out, on the CPU or a GPU."""
+    text = str(error).lower()
+    return isinstance(error, torch.OutOfMemoryError | MemoryError) or (
+        "out of memory" in text or "can't allocate memory" in text or "not enough memory" in text
+    )
+
+
+def raw_output(model: VisionModel, pixels: Tensor) -> Any:
+    """`model.raw(pixels)`. Raises `ImageError` for a picture too small for the net, else `ModelError`."""
+    try:
+        return model.raw(pixels)
+    except (RuntimeError, ValueError, TypeError, IndexError, AssertionError, AttributeError) as error:
+        if isinstance(error, VizkitError) or out_of_memory(error):
+            raise
+        smallest = _smallest_size(model, pixels)
+        if smallest is not None:
+            size = "x".join(str(s) for s in pixels.shape[2:])
+            raise ImageError(
+                f"the picture is {size} px; {model.name} needs at least {smallest} px"
+            ) from error
+        shape = tuple(pixels.shape)
+        raise ModelError(f"{model.name} fails on an input of shape {shape}: {first_line(error)}") from error
+
+
+def _smallest_size(model: VisionModel, pixels: Tensor) -> int | None:
+    """The smallest square that the net takes, where this input is smaller and a larger one works."""
+    short = min(pixels.shape[2:])
+    works = [s for s in (8, 16, 32, 48, 64, 96, 128, 224, 299) if s > short and _accepts(model, pixels, s)]
+    if not works:
+        return None
+    low, high = short, works[0]
+    while high - low > 1:
+        middle = (low + high) // 2
+        low, high = (low, middle) if _accepts(model, pixels, middle) else (middle, high)
+    return high
+
+
+def _accepts(model: VisionModel, pixels: Tensor, size: int) -> bool:
+    try:
+        with torch.no_grad():
+            model.raw(pixels.new_zeros(1, pixels.shape[1], size, size))
+    except Exception:  # noqa: BLE001 - any failure of the user's net means no
+        return False
+    return True
+
+
+def first_line(error: BaseException) -> str:
+    """The first line of an error's text, short enough for a message."""
+    lines = str(error).splitlines() or [type(error).__name__]
+    return one_line(lines[0])[:300]

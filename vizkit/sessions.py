@@ -1,0 +1,180 @@
+"""The session: a network in a known state for the length of a `with` block, and left as it was.
+
+Whatever runs the user's own module does so in here, so that nothing of it shows afterwards, also when an
+exception is thrown in the middle. Below it are the few questions about a module that everybody asks.
+"""
+
+import contextlib
+import itertools
+import random
+import sys
+from collections.abc import Iterable, Iterator
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.utils._pytree import tree_leaves
+
+
+@contextlib.contextmanager
+def session(module: nn.Module) -> Iterator[nn.Module]:
+    """Evaluation mode, frozen parameters and gradients on, whatever the caller's state; all restored.
+
+    Restored on leaving: each module's own train/eval mode, parameters' `requires_grad` and `.grad`,
+    buffers (also replaced ones), and the global random state of Python, numpy and torch.
+    """
+    parts = parts_of(module)
+    owned = {p: None for part in parts for p in part._parameters.values() if p is not None}
+    parameters = [p for p in owned if not p.is_inference()]
+    device = next(iter(owned)).device.type if owned else "cpu"
+    with contextlib.ExitStack() as stack:
+        stack.enter_context(_random_state_kept())
+        stack.enter_context(torch.inference_mode(False))
+        stack.enter_context(torch.enable_grad())
+        stack.enter_context(_copies_standing_in(parts))
+        stack.enter_context(_evaluating(parts))
+        stack.enter_context(_frozen(parameters))
+        if torch.amp.is_autocast_available(device):
+            stack.enter_context(torch.autocast(device, enabled=False))
+        yield module
+
+
+@contextlib.contextmanager
+def _evaluating(parts: list[nn.Module]) -> Iterator[None]:
+    # train() may be overridden; the flag itself is what is set and restored
+    modes = [(part, part.training) for part in parts]
+    try:
+        for part in parts:
+            if part.training:
+                part.training = False
+        yield
+    finally:
+        for part, training in modes:
+            if part.training != training:
+                part.training = training
+
+
+@contextlib.contextmanager
+def _frozen(parameters: list[nn.Parameter]) -> Iterator[None]:
+    before = [(p, p.requires_grad, p.grad) for p in parameters]
+    try:
+        for parameter in parameters:
+            if parameter.requires_grad:
+                parameter.requires_grad_(False)
+        yield
+    finally:
+        for parameter, requires_grad, grad in before:
+            if parameter.requires_grad != requires_grad:
+                parameter.requires_grad_(requires_grad)
+            if parameter.grad is not grad:
+                parameter.grad = grad
+
+
+@contextlib.contextmanager
+def _copies_standing_in(parts: list[nn.Module]) -> Iterator[None]:
+    """Copies stand in for the buffers: a forward pass may count calls or move averages, also in eval mode.
+
+    Also for parameters made in inference mode, which autograd refuses.
+    """
+    before = [(owner, dict(owner)) for part in parts for owner in _to_be_copied(part)]
+    tensors = {t: None for _, named in before for t in named.values() if t is not None}
+    copies = {t: _copy(t) for t in tensors}  # what is shared stays shared
+    with _values_kept([t for t in tensors if not t.is_inference()]):
+        try:
+            for owner, named in before:
+                owner.update({name: copies[t] for name, t in named.items() if t is not None})
+            yield
+        finally:
+            for owner, named in before:
+                owner.clear()
+                owner.update(named)
+
+
+def _to_be_copied(part: nn.Module) -> Iterator[dict[str, Any]]:
+    if part._buffers:
+        yield part._buffers
+    if any(p is not None and p.is_inference() for p in part._parameters.values()):
+        yield part._parameters
+
+
+def _copy(tensor: Tensor) -> Tensor:
+    copy = tensor.detach().clone()
+    return nn.Parameter(copy, requires_grad=False) if isinstance(tensor, nn.Parameter) else copy
+
+
+@contextlib.contextmanager
+def _values_kept(tensors: list[Tensor]) -> Iterator[None]:
+    """Puts back what was written to the tensors themselves: a net may hold a buffer by a second name."""
+    before = [(t, t.detach().clone(), t._version) for t in tensors]
+    try:
+        yield
+    finally:
+        with torch.no_grad():
+            for tensor, value, version in before:
+                if tensor._version != version:
+                    tensor.copy_(value)
+
+
+@contextlib.contextmanager
+def _random_state_kept() -> Iterator[None]:
+    python, generator = random.getstate(), torch.get_rng_state()
+    numpy = sys.modules.get("numpy.random")
+    numpy_state = numpy.get_state() if numpy else None
+    used = torch.cuda.is_initialized()  # type: ignore[no-untyped-call]
+    cuda = torch.cuda.get_rng_state_all() if used else None
+    try:
+        yield
+    finally:
+        random.setstate(python)
+        torch.set_rng_state(generator)
+        if numpy is not None:
+            numpy.set_state(numpy_state)
+        if cuda is not None:
+            torch.cuda.set_rng_state_all(cuda)
+
+
+@contextlib.contextmanager
+def seeded(seed: int) -> Iterator[None]:
+    """The global random generators start from `seed` inside the block and go on as before after it."""
+    with _random_state_kept():
+        random.seed(seed)
+        torch.manual_seed(seed)
+        yield
+
+
+# --- questions about a module ---
+
+
+def parts_of(module: nn.Module) -> list[nn.Module]:
+    """The module and all modules in it, each once, in the order of `modules()` but several times faster."""
+    parts: dict[nn.Module, None] = {}
+    waiting = [module]
+    while waiting:
+        part = waiting.pop()
+        if part not in parts:
+            parts[part] = None
+            waiting += [m for m in reversed(part._modules.values()) if m is not None]
+    return list(parts)
+
+
+def device_of(module: nn.Module) -> torch.device:
+    """Where the module's first parameter or buffer lies; the CPU if it has none."""
+    tensors = itertools.chain(module.parameters(), module.buffers())
+    return next((t.device for t in tensors), torch.device("cpu"))
+
+
+def first_tensor(output: Any, *, nested: bool = False) -> Tensor | None:
+    """The tensor itself, or the first one in a tuple, list or dict; None where there is none.
+
+    `nested`: also in those inside them.
+    """
+    if isinstance(output, Tensor):
+        return output
+    values: Iterable[Any] = ()
+    if nested:
+        values = tree_leaves(output)
+    elif isinstance(output, dict):
+        values = output.values()
+    elif isinstance(output, tuple | list):
+        values = output
+    return next((v for v in values if isinstance(v, Tensor)), None)
