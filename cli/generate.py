@@ -69,7 +69,7 @@ def _files(_ctx: click.Context, _param: click.Parameter, incomplete: str) -> Seq
 def _own(parameter: Parameter, command: str) -> click.Option:
     flag = "--" + parameter.name.replace("_", "-")
     if parameter.role == "target":
-        text = "What to explain: class name or index, 'a vs b', layer:channel[,y,x]; repeatable. [default: top class]"
+        text = "A class (name or index), layer:channel[,y,x] or 'a vs b'; repeatable. [default: top class]"
         return options.option("-t", flag, command=command, multiple=True, help=text)
     if parameter.role == "seed":
         return options.option(flag, command=command, type=int, default=parameter.default, help="Random seed.")

@@ -97,7 +97,7 @@ class LazyGroup(click.Group):
     cls=LazyGroup,
     help=HELP,
     context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
-    epilog="Options can be preset in the environment: VIZKIT_MODEL, VIZKIT_DEVICE, VIZKIT_SALIENCY_SAMPLES ...",
+    epilog="Options can be preset in the environment: VIZKIT_MODEL, VIZKIT_SALIENCY_SAMPLES ...",
 )
 @click.version_option(__version__, "-V", "--version", message="vizkit %(version)s")
 def main() -> None:

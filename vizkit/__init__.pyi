@@ -3,12 +3,12 @@ from vizkit.errors import VizkitError as VizkitError
 from vizkit.folders import walk_images as walk_images
 from vizkit.hooks import capture as capture
 from vizkit.hooks import relu_rule as relu_rule
-from vizkit.hooks import session as session
 from vizkit.images import load_image as load_image
 from vizkit.images import read_image as read_image
 from vizkit.layernames import list_layers as list_layers
 from vizkit.methods.saliency import saliency as saliency
 from vizkit.results import Heatmap as Heatmap
+from vizkit.sessions import session as session
 from vizkit.zoo import VisionModel as VisionModel
 from vizkit.zoo import load_model as load_model
 from vizkit.zoo import wrap as wrap

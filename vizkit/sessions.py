@@ -157,6 +157,18 @@ def parts_of(module: nn.Module) -> list[nn.Module]:
     return list(parts)
 
 
+def tensors_of(module: nn.Module) -> dict[str, Tensor]:
+    """All parameters and buffers by name, faster than `named_parameters()` and `named_buffers()`."""
+    tensors: dict[str, Tensor] = {}
+    waiting = [("", module)]
+    while waiting:
+        prefix, part = waiting.pop()
+        for owned in (part._parameters, part._buffers):
+            tensors.update({prefix + name: t for name, t in owned.items() if t is not None})
+        waiting += [(f"{prefix}{name}.", m) for name, m in part._modules.items() if m is not None]
+    return tensors
+
+
 def device_of(module: nn.Module) -> torch.device:
     """Where the module's first parameter or buffer lies; the CPU if it has none."""
     tensors = itertools.chain(module.parameters(), module.buffers())

@@ -28,7 +28,7 @@ GIANT = 250_000_000
 def state(module: nn.Module) -> dict[str, object]:
     """Hooks, modes, flags, gradients, buffers and the bytes of all tensors."""
     return {
-        "hooks": [[len(m._forward_hooks), len(m._forward_pre_hooks), len(m._backward_hooks)] for m in module.modules()],
+        "hooks": [[*m._forward_hooks, *m._forward_pre_hooks, *m._backward_hooks] for m in module.modules()],
         "modes": [m.training for m in module.modules()],
         "flags": [p.requires_grad for p in module.parameters()],
         "grads": [p.grad for p in module.parameters()],

@@ -99,7 +99,7 @@ class MBConv(nn.Module):
         y = self._act0(self._bn0(self._expand_conv(x))) if self.expands else x
         y = self._act1(self._bn1(self._depthwise_conv(y)))
         y = self._bn2(self._project_conv(y))
-        return x + y if self.residual else y
+        return x + y if self.residual else y  # type: ignore[no-any-return]
 
 
 class EfficientNetLite(nn.Module):

@@ -92,8 +92,6 @@ def prepare(image: Any, preprocessing: Preprocessing, channels: int) -> Prepared
     return _prepare_photo(photo, preprocessing, channels)
 
 
-
-
 def _prepare_photo(photo: Photo, preprocessing: Preprocessing, channels: int) -> Prepared:
     picture = photo.image
     warnings = list(photo.warnings)
@@ -202,5 +200,3 @@ def _pillow(image: Any) -> Any:
     if str(image.dtype) != "uint8" or image.ndim not in (2, 3):
         raise UsageError(f"an array image is uint8 (H, W, 3), not {image.dtype} {tuple(image.shape)}")
     return PILImage.fromarray(image)
-
-

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from vizkit.errors import ModelError, did_you_mean
 from vizkit.fingerprint import Fingerprint
-from vizkit.sessions import first_tensor, parts_of
+from vizkit.sessions import first_tensor, tensors_of
 from vizkit.zoo.preparing import Prepared, Preprocessing, prepare
 
 Selector = None | int | str | Callable[[Any], Tensor]
@@ -103,14 +103,7 @@ class VisionModel:
     @property
     def fingerprint(self) -> Fingerprint:
         """The weights' lazy hash: the same object as long as the same tensors stay unchanged."""
-        owners = enumerate(parts_of(self.module))
-        tensors = {
-            f"{i}.{name}": tensor
-            for i, part in owners
-            for kind in (part._parameters, part._buffers)
-            for name, tensor in kind.items()
-            if tensor is not None
-        }
+        tensors = tensors_of(self.module)
         if self._fingerprint is None or not self._fingerprint.describes(tensors):
             self._fingerprint = Fingerprint(tensors)
         return self._fingerprint
