@@ -37,7 +37,7 @@ def plan(
     Raises `UsageError` or `OutputError` for anything that would fail later: missing files, outputs that
     cannot be written or would replace an input or a stranger's file.
     """
-    found = list(_found(images or [sample_photograph()]))
+    found = list(_found(_without_ours(images) or [sample_photograph()]))
     folders = [i for i in images if os.path.isdir(i)]
     if folders and out is None:
         raise UsageError(f"{folders[0]!r} is a folder; say where its results go: -o FOLDER")
@@ -59,6 +59,13 @@ def sample_photograph() -> str:
     if path is None or not path.is_file():
         raise UsageError("no picture was given, and scikit-image's sample photographs are not installed")
     return str(path)
+
+
+def _without_ours(images: Sequence[str]) -> Sequence[str]:
+    """Of several files (`*.png`, say) those that vizkit did not make; one file is taken as it is."""
+    if len(images) < 2:
+        return images
+    return [i for i in images if not (os.path.isfile(i) and atomic.is_ours(i))] or images
 
 
 def _found(images: Sequence[str]) -> Iterator[tuple[str, Path]]:

@@ -306,6 +306,13 @@ def test_several_pictures_beside_themselves_or_in_a_folder(tmp_path, folder):
     assert sorted(p.name for p in (tmp_path / "raw").iterdir()) == ["a.saliency.npy", "c.saliency.npy"]
 
 
+def test_maps_among_several_pictures_are_not_inputs(tmp_path, folder):
+    (folder / "deep/c.webp").rename(folder / "c.webp")
+    for _ in range(2):
+        run("saliency", *sorted(p for p in folder.glob("[ac].*")), *RANDOM, cwd=folder)
+        assert len(list(folder.glob("*.saliency.png"))) == 3
+
+
 def test_an_empty_folder_says_so(tmp_path):
     (tmp_path / "none").mkdir()
     assert "none" in run("saliency", tmp_path / "none", "-o", tmp_path / "maps", code=2).err

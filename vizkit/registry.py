@@ -113,6 +113,11 @@ def _stamped(result: Any, stamp: Mapping[str, Any]) -> Any:
     return replace(result, provenance=replace(result.provenance, **stamp))
 
 
+def _in_words(name: str, value: Any) -> str:
+    words = name.replace("_", " ")
+    return words if value is True else f"no {words}" if value is False else f"{words} {value}"
+
+
 def _role(hint: Any) -> str | None:
     return next((m.name for m in getattr(hint, "__metadata__", ()) if isinstance(m, Role)), None)
 

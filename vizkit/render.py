@@ -122,7 +122,14 @@ def _subtitles(result: Heatmap) -> list[str]:
     said = [f"prediction: {top.label} {_percent(top.probability)}"] if top is not None and other else []
     layer = [f"layer {made.layer}"] if made.layer else []
     name = words.partition(":")[0]
-    lines = [[words, made.model, *layer], [name, made.model, *layer], [name, made.model], [name]]
+    settings = [", ".join(made.settings)] if made.settings else []
+    lines = [
+        [words, made.model, *layer, *settings],
+        [name, made.model, *layer, *settings],
+        [name, made.model, *layer],
+        [name, made.model],
+        [name],
+    ]
     return ["  ·  ".join(said + line) for line in lines] + said
 
 

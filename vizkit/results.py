@@ -41,7 +41,8 @@ class Prediction:
 class Provenance:
     """What made a result: enough to make it again, and to know when it must be made again.
 
-    `title` is the method's name in plain words with what its values mean, "name: meaning".
+    `title` is the method's name in plain words with what its values mean, "name: meaning"; `settings` are
+    the options that are not at their defaults, in words.
     """
 
     method: str
@@ -51,6 +52,7 @@ class Provenance:
     target: str
     layer: str | None = None
     title: str = ""
+    settings: tuple[str, ...] = ()
     options: Mapping[str, Any] = field(default_factory=dict)
     seed: int | None = None
     versions: Mapping[str, str] = field(default_factory=dict)
@@ -64,6 +66,7 @@ class Provenance:
         record["options"] = {k: _plain(v) for k, v in self.options.items()}
         record["versions"] = dict(self.versions)
         record["warnings"] = list(self.warnings)
+        record["settings"] = list(self.settings)
         return record
 
 
