@@ -84,12 +84,14 @@ class Job:
             self._remember(task, record)
 
     def _batch_size(self) -> int:
-        return self.given.get("batch") or (4 if self.model.device.type == "cpu" else 16)
+        from vizkit.explain import usual_batch
+
+        return self.given.get("batch") or usual_batch(self.model.device)
 
     def _not_done(self, tasks: Iterable[Task]) -> Iterator[Task]:
         """The tasks whose result is not there yet; a single picture is always made anew."""
         for task in tasks:
-            record = read_record(task.output) if self.several and not self.given["strict"] else None
+            record = read_record(task.output) if self.several else None
             if record is None or not self._is_current(task, record):
                 yield task
                 continue

@@ -119,13 +119,13 @@ def explain(
     """Heat maps of every image for every target, computed batch by batch.
 
     One image and one target give one `Heatmap`, a sequence of either a list, images first.
-    `batch`: images at a time (None: 4 on the CPU, where more fall out of the cache, 16 on a GPU).
+    `batch`: images at a time (None: `usual_batch`).
     """
     model = as_model(model)
     images, many_images = images_of(image)
     many_targets = isinstance(target, list | tuple)
     targets = [parse_target(t, model.module, model.labels) for t in (target if many_targets else [target])]
-    size = batch or (4 if model.device.type == "cpu" else 16)
+    size = batch or usual_batch(model.device)
     results: list[Heatmap] = []
     weights = model.fingerprint  # of the model as the caller has it: inside the session copies stand in
     with session(model.module):
@@ -223,6 +223,11 @@ def _versions() -> dict[str, str]:
 
 
 # --- batches ---
+
+
+def usual_batch(device: torch.device) -> int:
+    """Pictures at a time: 4 on a CPU, where the activations of more fall out of the cache, 16 on a GPU."""
+    return 4 if device.type == "cpu" else 16
 
 
 def _chunks(prepared: Iterator[Prepared], size: int) -> Iterator[list[Prepared]]:

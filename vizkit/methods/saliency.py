@@ -5,7 +5,7 @@ from typing import Annotated, Any
 import torch
 from torch import Tensor
 
-from vizkit.explain import Maps, Run, explain
+from vizkit.explain import Maps, Run, explain, usual_batch
 from vizkit.registry import Images, Model, OnStep, Seed, Target, method
 from vizkit.signatures import Between
 
@@ -69,7 +69,7 @@ def _smooth(
     the batch it is in nor on the device.
     """
     run.evaluate()  # the targets are fixed on the clean pixels
-    size = batch or (4 if run.pixels.device.type == "cpu" else 16)
+    size = batch or usual_batch(run.pixels.device)
     total = [torch.zeros_like(run.pixels) for _ in run.targets]
     for i, clean in enumerate(run.pixels):
         generator = torch.Generator().manual_seed(seed)
