@@ -42,6 +42,7 @@ def test_the_record_says_what_made_it(result, tiny):
     assert made["model"] == "tiny"
     assert made["image"] == "photo.jpg"
     assert made["seed"] == 3
+    assert made["settings"] == ["samples 2"]
     assert made["options"] == {
         "signed": False,
         "times_input": False,

@@ -85,6 +85,7 @@ def _checked_and_stamped(function: Callable[P, R], title: str) -> Callable[P, R]
     hints = get_type_hints(function, include_extras=True)
     keywords = [p.name for p in signature.parameters.values() if p.kind is p.KEYWORD_ONLY]
     options = [name for name in keywords if _role(hints[name]) is None]
+    defaults = {name: signature.parameters[name].default for name in options}
 
     @functools.wraps(function)
     def call(*args: P.args, **kwargs: P.kwargs) -> R:
@@ -98,6 +99,7 @@ def _checked_and_stamped(function: Callable[P, R], title: str) -> Callable[P, R]
             "method": function.__name__,
             "title": title,
             "options": chosen,
+            "settings": tuple(_in_words(k, v) for k, v in chosen.items() if v != defaults[k]),
             "seed": bound.arguments.get("seed"),
         }
         return _stamped(function(*args, **kwargs), stamp)  # type: ignore[no-any-return]
