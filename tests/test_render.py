@@ -340,7 +340,7 @@ def test_the_second_line_names_method_model_and_layer(cat):
     own = heat(cat, made={"method": "my_own", "title": "my method: what I like"})
     assert [line.partition("  ·  ")[0] for line in render._subtitles(own)] == [
         "my method: what I like",
-        *["my method"] * 3,
+        *["my method"] * 4,
     ]
 
 

@@ -204,6 +204,8 @@ def _refusal(stream: BufferedReader, error: Exception) -> str:
     if bad:
         what = "numpy.ndarray" if bad[0].endswith("multiarray._reconstruct") else short(bad[0])
         return f"holds a {what} beside tensors, refused: {start}; torch.save(x['state_dict'], {new!r})"
+    if any("nested_tensor" in name for name in seen.names):  # newer versions of torch refuse them themselves
+        return "holds a nested tensor, not supported: save plain tensors"
     if isinstance(error, MemoryError) or "allocate" in str(error):
         return "needs more memory than there is, or is damaged"
     if not seen.by_torch:
