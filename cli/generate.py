@@ -27,6 +27,13 @@ class GroupedCommand(click.Command):
                 formatter.write_dl([row for row in rows if row is not None])
 
 
+class TargetText(click.ParamType):  # type: ignore[type-arg]
+    """A target as text; several in an environment variable stand behind semicolons, names hold spaces."""
+
+    name = "target"
+    envvar_list_splitter = ";"
+
+
 def command_for(name: str) -> click.Command:
     """The click command of technique `name`."""
     signature = read_signature(name)
@@ -70,9 +77,15 @@ def _own(parameter: Parameter, command: str) -> click.Option:
     flag = "--" + parameter.name.replace("_", "-")
     if parameter.role == "target":
         text = "A class (name or index), layer:channel[,y,x] or 'a vs b'; repeatable. [default: top class]"
-        return options.option("-t", flag, command=command, multiple=True, help=text)
+        return options.option("-t", flag, command=command, type=TargetText(), multiple=True, help=text)
     if parameter.role == "seed":
-        return options.option(flag, command=command, type=int, default=parameter.default, help="Random seed.")
+        return options.option(
+            flag,
+            command=command,
+            type=click.IntRange(0, 2**63 - 1),
+            default=parameter.default,
+            help="Random seed.",
+        )
     if parameter.kind is bool:
         names = f"{flag}/--no-{flag[2:]}" if parameter.default else flag
         return options.option(
@@ -101,8 +114,8 @@ def _help(signature: Signature) -> str:
     return inspect.cleandoc(
         f"""{signature.summary}
 
-        Writes IMAGE.{title}.png beside one picture; several pictures or a folder need -o FOLDER. Without a
-        picture a sample photograph is taken and the result is written to the current folder.
+        Writes IMAGE.{title}.png beside each picture, or into -o FOLDER; a folder of pictures needs -o.
+        Without a picture a sample photograph is taken and the result is written to the current folder.
 
         \b
         Examples:

@@ -13,6 +13,7 @@ from vizkit.folders import missing_file, walk_images
 from vizkit.results import picture_format
 
 STDIN = "-"
+_PICTURES = (".png", ".jpg", ".jpeg", ".webp")
 
 
 @dataclass(frozen=True)
@@ -38,17 +39,18 @@ def plan(
     cannot be written or would replace an input or a stranger's file.
     """
     found = list(_found(_without_ours(images) or [sample_photograph()]))
-    folders = [i for i in images if os.path.isdir(i)]
-    if folders and out is None:
-        raise UsageError(f"{folders[0]!r} is a folder; say where its results go: -o FOLDER")
-    several = len(found) > 1 or bool(folders)
+    walked = [i for i in images if os.path.isdir(i)]
+    if walked and out is None:
+        raise UsageError(f"{walked[0]!r} is a folder; say where its results go: -o FOLDER")
+    several = len(found) > 1 or bool(walked)
     endings = _endings([relative for _, relative in found])
     beside = not images  # the sample's result goes to the current folder
     tasks = []
     for (source, _), stem in zip(found, endings, strict=True):
         output = _output(source, stem, command, out, several=several, here=beside)
         tasks.append(Task(source, output, _raw(stem, command, raw, several=several)))
-    _check(tasks, force=force)
+    folders = [path for path in (out, raw) if path is not None and _is_folder(path, several=several)]
+    _check(tasks, folders, force=force)
     return tasks, several
 
 
@@ -83,8 +85,10 @@ def _found(images: Sequence[str]) -> Iterator[tuple[str, Path]]:
 
 def _endings(relatives: Sequence[Path]) -> list[Path]:
     """Relative names without their ending, or with it where two would collide (`cat.jpg`, `cat.png`)."""
-    count = Counter(r.with_suffix("") for r in relatives)
-    names = [r.with_suffix("") if count[r.with_suffix("")] == 1 else r for r in relatives]
+    names = [r.with_suffix("") for r in relatives]
+    for _ in range(2):  # `cat.jpg` in full may again be the short name of `cat.jpg.png`
+        count = Counter(names)
+        names = [n if count[n] == 1 else r for n, r in zip(names, relatives, strict=True)]
     twice = [str(n) for n, k in Counter(names).items() if k > 1]
     if twice:
         raise UsageError(f"two pictures are called {twice[0]!r}; give them in separate runs")
@@ -95,8 +99,8 @@ def _output(source: str, stem: Path, command: str, out: str | None, *, several: 
     file = stem.with_name(f"{stem.name}.{command}.png")
     if out is None:
         return str(file) if here or source == STDIN else str(Path(source).parent / file.name)
-    if several or out.endswith(os.sep) or os.path.isdir(out):
-        if out == STDIN or os.path.splitext(out)[1].lower() in (".png", ".jpg", ".jpeg", ".webp"):
+    if _is_folder(out, several=several):
+        if out == STDIN or (out.lower().endswith(_PICTURES) and not os.path.isdir(out)):
             raise UsageError(f"several pictures need a folder: -o {out!r} is one file")
         return str(Path(out) / file)
     if picture_format(out) == "JSON":
@@ -109,14 +113,20 @@ def _output(source: str, stem: Path, command: str, out: str | None, *, several: 
 def _raw(stem: Path, command: str, raw: str | None, *, several: bool) -> str | None:
     if raw is None:
         return None
-    if several or raw.endswith(os.sep) or os.path.isdir(raw):
+    if _is_folder(raw, several=several):
         return str(Path(raw) / stem.with_name(f"{stem.name}.{command}.npy"))
     if not raw.endswith(".npy"):
         raise UsageError(f"--raw writes .npy files, not {os.path.basename(raw)!r}")
     return raw
 
 
-def _check(tasks: Sequence[Task], *, force: bool) -> None:
+def _is_folder(path: str, *, several: bool) -> bool:
+    return several or path.endswith(os.sep) or os.path.isdir(path)
+
+
+def _check(tasks: Sequence[Task], folders: Sequence[str], *, force: bool) -> None:
+    for folder in folders:
+        atomic.make_folder(folder)
     sources = {os.path.realpath(t.source) for t in tasks if t.source != STDIN}
     for task in tasks:
         for path in (task.output, task.raw):
@@ -124,6 +134,6 @@ def _check(tasks: Sequence[Task], *, force: bool) -> None:
                 continue
             if os.path.realpath(path) in sources:
                 raise UsageError(f"{path!r} is an input; write the result elsewhere")
-            if len(tasks) > 1:
+            if folders:
                 atomic.make_folder(os.path.dirname(path) or ".")
             atomic.check(path, force=force)

@@ -114,10 +114,8 @@ def run(arguments: list[str] | None = None) -> None:
 
 def call(arguments: list[str]) -> int:
     """Run the command line; returns the exit code. All messages of failures are printed here."""
-    for stream in (sys.stdout, sys.stderr):
-        if hasattr(stream, "reconfigure"):
-            stream.reconfigure(errors="backslashreplace")  # odd names under an ASCII locale
-    debug = "--debug" in arguments
+    _prepare_streams()
+    debug = "--debug" in arguments or bool(os.environ.get("VIZKIT_DEBUG"))
     try:
         with _signals():
             result = main.main(arguments, prog_name="vizkit", standalone_mode=False)
@@ -143,6 +141,16 @@ def call(arguments: list[str]) -> int:
         return _say(str(OutputError(f"cannot write: {error.strerror or error}")), OutputError.exit_code)
     except Exception as error:  # noqa: BLE001 - the last resort: a bug of ours, said as such
         return _internal(error, debug)
+
+
+def _prepare_streams() -> None:
+    """Closed streams swallow what is said; odd names can be said under an ASCII locale."""
+    for name in ("stdout", "stderr"):
+        stream = getattr(sys, name)
+        if stream is None:
+            setattr(sys, name, open(os.devnull, "w", encoding="utf-8"))  # noqa: SIM115 - for the process's life
+        elif hasattr(stream, "reconfigure"):
+            stream.reconfigure(errors="backslashreplace")
 
 
 def _usage(error: click.ClickException) -> str:

@@ -6,9 +6,14 @@ from typing import Any
 import click
 
 from vizkit.cli import options
+from vizkit.errors import UsageError
 
 
 def _run(pattern: str, as_json: bool, classes: bool, **_talk: Any) -> None:
+    from vizkit.zoo import timm_models
+
+    if pattern.startswith(timm_models.PREFIX) and not timm_models.is_installed():
+        raise UsageError(f"{pattern!r} needs timm: pip install timm")
     if classes:
         _print_classes(pattern, as_json)
         return

@@ -31,7 +31,7 @@ def model_options(command: str) -> list[click.Parameter]:
         named("--classes", type=click.IntRange(1), help="Number of classes of your own weights."),
         named("--labels", metavar="FILE", help="Class names of your own weights, one a line."),
         named("--device", default="auto", help="auto, cpu, cuda, cuda:1, mps."),
-        named("--threads", type=click.IntRange(1), help="CPU threads."),
+        named("--threads", type=click.IntRange(1, 1024), help="CPU threads."),
     ]
 
 

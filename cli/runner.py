@@ -20,6 +20,7 @@ from vizkit.signatures import Signature
 T = TypeVar("T")
 U = TypeVar("U")
 
+LARGEST_FILE = 1 << 30  # bytes taken from standard input
 STYLE = ("layout", "width", "theme", "clip", "colormap")
 READING = ("frame", "background", "max_pixels", "allow_truncated")
 
@@ -41,6 +42,7 @@ class Job:
         self.failed: list[tuple[Task, VizkitError]] = []
         self.done = 0
         self.computed = False
+        self.there: dict[Task, dict[str, Any]] = {}
 
     def run(self) -> int:
         """Plan, load the model, work, report. Raises `VizkitError`s for `main` to print."""
@@ -49,12 +51,16 @@ class Job:
             given["images"], self.command, given["out"], given["raw"], force=given["force"]
         )
         self.piped = tasks[0].output == STDIN
+        self.order = {task.output: number for number, task in enumerate(tasks)}
         if self.piped and given["as_json"]:
             raise UsageError("-o - and --json both want standard output; give -o a file")
         self.model = load_model(given)
         self.function = _function(self.signature.name)
         with bar(self.command, shown=not given["quiet"]) as step:
             self._work(self._not_done(tasks), step, len(tasks))
+        if self.there and not given["quiet"]:
+            print(f"vizkit: {len(self.there)} of {len(tasks)} were there already", file=sys.stderr)
+        self.records.sort(key=lambda r: self.order[r["outputs"][0]] if r["outputs"] else 0)
         self._report(len(tasks))
         return PartialError.exit_code if self.failed else 0
 
@@ -67,6 +73,8 @@ class Job:
             try:
                 for batch in _batches(_ahead(readers, self._read, tasks), self._batch_size()):
                     for task, digest, results in self._computed(batch, inner):
+                        if task in self.there:
+                            continue
                         writing.append((task, writers.submit(self._write, task, digest, results)))
                     self._collect(writing, at_most=8)
                     step(self.done + len(writing) + len(self.failed), total)
@@ -88,18 +96,27 @@ class Job:
 
         return self.given.get("batch") or usual_batch(self.model.device)
 
-    def _not_done(self, tasks: Iterable[Task]) -> Iterator[Task]:
-        """The tasks whose result is not there yet; a single picture is always made anew."""
-        for task in tasks:
-            record = read_record(task.output) if self.several else None
-            if record is None or not self._is_current(task, record):
-                yield task
-                continue
-            self.done += 1
-            self._remember(task, record)
+    def _not_done(self, tasks: Sequence[Task]) -> Iterator[Task]:
+        """The tasks of the batches that are not all there yet; a single picture is always made anew.
+
+        A batch is computed whole, also where some of its results are there (`there`): numbers depend on
+        the batch in their last digits, and the same command must give the same bytes after a kill.
+        """
+        for batch in _batches(tasks, self._batch_size()):
+            records = {t: r for t in batch if self.several and (r := self._current_record(t)) is not None}
+            self.there.update(records)
+            self.done += len(records)
+            for task, record in records.items():
+                self._remember(task, record)
+            if len(records) < len(batch):
+                yield from batch
+
+    def _current_record(self, task: Task) -> dict[str, Any] | None:
+        record = read_record(task.output)
+        return record if record is not None and self._is_current(task, record) else None
 
     def _is_current(self, task: Task, record: dict[str, Any]) -> bool:
-        if task.raw is not None and not os.path.exists(task.raw):
+        if not atomic.is_whole_png(task.output) or (task.raw is not None and not os.path.exists(task.raw)):
             return False
         try:
             return record.get("request") == self._request(_digest(task.source))
@@ -115,6 +132,7 @@ class Job:
             "weights": self.model.fingerprint.hex,
             "image": digest,
             "targets": self.targets,
+            "labels": self.model.labels,
             "options": self.options,
             "style": self.style,
             "reading": self.reading,
@@ -126,7 +144,7 @@ class Job:
         from vizkit.images import read_image
 
         try:
-            data = sys.stdin.buffer.read() if task.source == STDIN else None
+            data = _standard_input() if task.source == STDIN else None
             name = task.name if data is not None else None
             photo = read_image(data if data is not None else task.source, name=name, **self.reading)
             if self.given["verbose"]:
@@ -137,6 +155,8 @@ class Job:
             return error
         except OSError as error:
             return ImageError(f"cannot read {task.name!r}: {error.strerror or error}")
+        except MemoryError:
+            return ImageError(f"cannot read {task.name!r}: it needs more memory than there is")
 
     def _computed(
         self, batch: Sequence[tuple[Task, Any]], inner: dict[str, Any]
@@ -246,6 +266,16 @@ def load_model(given: dict[str, Any]) -> Any:
     return model
 
 
+def _standard_input() -> bytes:
+    """What standard input holds. Raises `ImageError` when it is closed or endless."""
+    if sys.stdin is None:
+        raise ImageError("cannot read standard input: it is closed")
+    data = sys.stdin.buffer.read(LARGEST_FILE + 1)
+    if len(data) > LARGEST_FILE:
+        raise ImageError(f"cannot read standard input: more than {LARGEST_FILE >> 20} MB; give a file")
+    return data
+
+
 def _function(name: str) -> Callable[..., Any]:
     import importlib
 
@@ -276,7 +306,7 @@ def _npy(values: Sequence[Any]) -> bytes:
     arrays = [v.numpy() for v in values]
     buffer = io.BytesIO()
     np.save(buffer, arrays[0] if len(arrays) == 1 else np.stack(arrays), allow_pickle=False)
-    return buffer.getvalue()
+    return buffer.getvalue() + atomic.NPY_MARK
 
 
 def _digest(path: str) -> str:

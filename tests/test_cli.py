@@ -306,6 +306,104 @@ def test_several_pictures_beside_themselves_or_in_a_folder(tmp_path, folder):
     assert sorted(p.name for p in (tmp_path / "raw").iterdir()) == ["a.saliency.npy", "c.saliency.npy"]
 
 
+def test_a_folder_of_one_picture_and_a_folder_for_one_picture(tmp_path, photo):
+    (tmp_path / "one").mkdir()
+    photo.rename(tmp_path / "one" / "a.jpg")
+    run("saliency", "one", "-o", "maps", *RANDOM, cwd=tmp_path)
+    run("saliency", "one/a.jpg", "-o", "new/", "--raw", "raw/", *RANDOM, cwd=tmp_path)
+    for path in ("maps/a.saliency.png", "new/a.saliency.png", "raw/a.saliency.npy"):
+        assert (tmp_path / path).is_file(), path
+
+
+def test_after_kills_the_bytes_are_those_of_an_undisturbed_run(tmp_path, folder):
+    """Also with a bad picture that makes batches smaller, and with --raw."""
+    picture = Image.open(folder / "a.png")
+    for k in range(9):
+        picture.rotate(7 * k).save(folder / f"r{k}.png")
+    whole, torn = tmp_path / "whole", tmp_path / "torn"
+    run("saliency", folder, "-o", whole, "--raw", whole, *RANDOM, code=6)
+    arguments = ["saliency", folder, "-o", torn, "--raw", torn, *RANDOM]
+    for count in (2, 6, 9):
+        process = subprocess.Popen(
+            [*COMMAND, *map(str, arguments)],
+            env=ENVIRONMENT,
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL,
+        )
+        while process.poll() is None and len(list(torn.rglob("*.png"))) < count:
+            time.sleep(0.005)
+        process.kill()
+        process.wait()
+    done = run(*arguments, code=6)
+    assert "were there already" in done.err
+    files = sorted(p.relative_to(whole) for p in whole.rglob("*.*"))
+    assert len(files) == 24
+    assert files == sorted(p.relative_to(torn) for p in torn.rglob("*.*"))
+    for path in files:
+        assert (whole / path).read_bytes() == (torn / path).read_bytes(), path
+    assert np.load(torn / "r3.saliency.npy").shape == (224, 224)
+
+
+def test_a_cut_result_is_made_again(tmp_path, folder):
+    (folder / "bad.jpg").unlink()
+    run("saliency", folder, "-o", tmp_path / "maps", *RANDOM)
+    victim = tmp_path / "maps" / "a.jpg.saliency.png"
+    good = victim.read_bytes()
+    victim.write_bytes(good[: len(good) // 2])
+    run("saliency", folder, "-o", tmp_path / "maps", *RANDOM)
+    assert victim.read_bytes() == good
+
+
+def test_names_that_collide_in_their_short_and_full_forms(tmp_path, photo):
+    for name in ("cat.png", "cat.jpg", "cat.jpg.png"):
+        Image.open(photo).save(tmp_path / name)
+    photo.unlink()
+    run("saliency", tmp_path, "-o", tmp_path / "maps", *RANDOM)
+    made = sorted(p.name for p in (tmp_path / "maps").iterdir())
+    assert made == ["cat.jpg.png.saliency.png", "cat.jpg.saliency.png", "cat.png.saliency.png"]
+
+
+def test_closed_streams(tmp_path, photo):
+    command = " ".join([*COMMAND, "saliency", str(photo), "-o", str(tmp_path / "o.png"), *RANDOM])
+    for closed in (">&-", "2>&-", ">&- 2>&-"):
+        done = subprocess.run(
+            ["bash", "-c", f"{command} {closed}"], capture_output=True, env=ENVIRONMENT, text=True
+        )
+        assert done.returncode == 0, closed
+        assert "Traceback" not in done.stderr
+    done = subprocess.run(
+        ["bash", "-c", f"{' '.join(COMMAND)} saliency - -o - <&-"],
+        capture_output=True,
+        env=ENVIRONMENT,
+        text=True,
+    )
+    assert done.returncode == 3
+    assert "standard input" in done.stderr
+
+
+def test_a_preset_target_may_hold_spaces(tmp_path, photo):
+    done = run(
+        "saliency", photo, "--json", "-o", tmp_path / "o.png", *RANDOM, VIZKIT_TARGET="tiger cat;tabby vs 3"
+    )
+    assert [r["target"] for r in json.loads(done.out)["results"]] == ["tiger cat", "tabby vs tiger shark"]
+
+
+def test_timm_models_in_a_fresh_process(tmp_path, photo):
+    pytest.importorskip("timm", reason="needs the extra timm")
+    run(
+        "saliency",
+        photo,
+        "-m",
+        "timm:resnet10t",
+        "--random-weights",
+        "--width",
+        "300",
+        "-o",
+        tmp_path / "o.png",
+    )
+    assert "no weights" in run("layers", "timm:resnet18.nope", "--random-weights", code=2).err
+
+
 def test_maps_among_several_pictures_are_not_inputs(tmp_path, folder):
     (folder / "deep/c.webp").rename(folder / "c.webp")
     for _ in range(2):

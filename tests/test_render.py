@@ -344,6 +344,14 @@ def test_the_second_line_names_method_model_and_layer(cat):
     ]
 
 
+def test_the_footer_carries_the_warnings(cat):
+    plain, warned = heat(cat), heat(cat, made={"warnings": ("random weights", "rotated")})
+    lines = render._last_lines(panels.heat_of(warned, 99.5, render.THEMES["light"], None))
+    assert lines[0].endswith("·  random weights; rotated")
+    assert lines[-1] == "random weights"
+    assert render.draw_heatmap(plain).tobytes() != render.draw_heatmap(warned).tobytes()
+
+
 def test_without_a_title_the_second_line_names_the_method(cat):
     lines = render._subtitles(heat(cat, made={"method": "my_own", "title": ""}))
     assert lines[0] == "my own  ·  efficientnet_lite0"

@@ -97,6 +97,10 @@ def test_formats():
         picture_format("x.pgn")
 
 
+def test_a_result_introduces_itself_in_a_line(result):
+    assert repr(result) == "Heatmap(saliency of 'ü' in 'photo.jpg' by 'tiny')"
+
+
 def test_notebooks_get_a_png(result):
     assert result._repr_png_().startswith(b"\x89PNG")
 

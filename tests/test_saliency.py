@@ -183,7 +183,7 @@ def test_nothing_is_left_behind_when_an_operator_fails(tiny, pixels, trace, call
 
     tiny.train()
     before = trace(tiny)
-    with pytest.raises(ZeroDivisionError), Failing():
+    with pytest.raises((ZeroDivisionError, ModelError)), Failing():  # inside the net it is the net's failure
         vizkit.saliency(tiny, pixels[0], target="conv2:1")
     assert trace(tiny) == before
 
@@ -291,6 +291,62 @@ def test_callables_reach_any_output():
         vizkit.saliency(Detector(), torch.rand(3, 8, 8))
 
 
+def test_a_function_that_gives_one_number_is_called_with_one_image_at_a_time(tiny, pixels):
+    together = vizkit.saliency(tiny, pixels, target=lambda raw: raw[:, 1].mean())
+    alone = [vizkit.saliency(tiny, image, target=1) for image in pixels]
+    for one, other in zip(together, alone, strict=True):
+        torch.testing.assert_close(one.values, other.values)
+        assert one.target_score == pytest.approx(other.target_score, abs=1e-6)
+    with pytest.raises(UsageError, match=r"a tensor \(2,\), not \(2, 5\)"):
+        vizkit.saliency(tiny, pixels, target=lambda raw: raw)
+
+
+def test_a_failure_that_is_not_the_size_is_not_called_so(pixels):
+    net = nn.Sequential(nn.Conv2d(3, 4, 3), nn.ReLU(inplace=True), nn.AdaptiveAvgPool2d(1), nn.Flatten())
+    net[0].register_full_backward_hook(lambda *_: None)
+    with pytest.raises(ModelError, match="Sequential fails on an input of shape"):
+        vizkit.saliency(net, pixels[0])
+
+
+def test_what_forward_changes_in_the_module_is_taken_back(pixels, trace):
+    class Restless(TinyNet):
+        def forward(self, x):
+            self.register_buffer("late", torch.ones(1))
+            self.seen = x.detach()
+            self.extra = nn.Linear(2, 2)
+            self.conv2.weight = nn.Parameter(self.conv2.weight.detach() * 1)
+            self.register_forward_hook(lambda *_: None)
+            return super().forward(x)
+
+    net = Restless()
+    before = trace(net)
+    vizkit.saliency(net, pixels[0])
+    assert trace(net) == before
+
+
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")
+def test_modules_that_cannot_be_kept_as_they_are_are_refused(pixels):
+    traced = torch.jit.trace(TinyNet().eval(), torch.rand(1, 3, 16, 16))
+    for net, words in ((traced, "TorchScript"), (nn.Sequential(nn.LazyConv2d(3, 3)), "lazy layer")):
+        with pytest.raises(ModelError, match=words):
+            vizkit.saliency(net, pixels[0])
+
+
+def test_ties_are_broken_alike_everywhere():
+    class Even(nn.Module):
+        def forward(self, x):
+            return x.mean((1, 2, 3))[:, None].expand(-1, 9) * 1
+
+    result = vizkit.saliency(Even(), torch.rand(3, 8, 8))
+    assert [p.index for p in result.prediction] == [0, 1, 2, 3, 4]
+    assert result.target_index == 0
+
+
+def test_the_number_of_labels_must_fit(tiny, pixels):
+    with pytest.raises(UsageError, match="2 class names for a model with 5 classes"):
+        vizkit.saliency(vizkit.wrap(tiny, labels=["a", "b"]), pixels[0])
+
+
 def test_memory_running_out_halves_the_batch():
     class Limited(TinyNet):
         largest = 0
@@ -324,6 +380,9 @@ def test_memory_running_out_halves_the_batch():
         ({"batch": 0}, "at least 1"),
         ({"sampels": 3}, "did you mean 'samples'"),
         ({"noise": "much"}, "not a number"),
+        ({"signed": "yes"}, "not True or False"),
+        ({"seed": -1}, "seed=-1 is out of range"),
+        ({"target": []}, "list of targets is empty"),
     ],
 )
 def test_options_are_checked(tiny, pixels, options, words):

@@ -5,7 +5,7 @@ import torch
 
 from vizkit.errors import ModelError, UsageError
 from vizkit.hooks import capture
-from vizkit.targets import parse_target
+from vizkit.targets import UnitTarget, parse_target
 from vizkit.zoo.embedded import imagenet_labels
 
 LABELS = ("tabby", "tiger cat", "tiger", "crane bird", "crane", "a vs b", "conv: odd")
@@ -113,8 +113,40 @@ def test_the_calls_of_a_reused_layer(tiny, pixels):
 def test_functions(tiny, pixels):
     target = parse_target(lambda raw: raw.square().sum(1), tiny, None)
     torch.testing.assert_close(score(target, tiny.eval(), pixels), tiny(pixels).square().sum(1))
-    with pytest.raises(UsageError, match=r"a tensor \(2,\), not \(2, 5\)"):
-        score(parse_target(lambda raw: raw, tiny, None), tiny, pixels)
+    with pytest.raises(UsageError, match="the target function fails: IndexError: "):
+        score(parse_target(lambda raw: raw[:, 5], tiny, None), tiny, pixels)
+    with pytest.raises(UsageError, match="must give a tensor, not float"):
+        score(parse_target(lambda raw: 1.5, tiny, None), tiny, pixels)
+
+
+def test_numpy_integers_are_indices_and_double_names_are_not_guessed(tiny):
+    np = pytest.importorskip("numpy")
+    assert parse_target(np.int64(2), tiny, LABELS).class_index(0) == 2
+    with pytest.raises(UsageError, match=r"fits 2 classes: crane \(0\), crane \(2\)"):
+        parse_target("crane", tiny, ["crane", "x", "crane"])
+
+
+@pytest.mark.parametrize("spec", ["relu#3:0", "unused:0"])
+def test_units_that_did_not_run(tiny, pixels, spec):
+    tiny.unused = torch.nn.Identity()
+    with pytest.raises(UsageError, match="does not run"):
+        score(parse_target(spec, tiny, None), tiny, pixels)
+    for wrong in ("relu#0:0", "relu#x:0", "relu#:0"):
+        with pytest.raises(UsageError, match="number of the layer's call"):
+            parse_target(wrong, tiny, None)
+
+
+def test_channels_last_are_recognised_in_square_maps():
+    maps = torch.rand(2, 6, 6, 9)
+    captured = {"a": maps}
+    expected = maps[..., 4].mean((1, 2))
+    torch.testing.assert_close(UnitTarget("a", 4).score(None, None, captured), expected)
+    torch.testing.assert_close(UnitTarget("a", 4, (2, 3)).score(None, None, captured), maps[:, 2, 3, 4])
+    tokens = torch.rand(2, 17, 8)
+    torch.testing.assert_close(UnitTarget("a", 3).score(None, None, {"a": tokens}), tokens[..., 3].mean(1))
+    for odd in (torch.rand(3), torch.ones(2, 3, dtype=torch.int64)):
+        with pytest.raises(UsageError, match="no channels to choose"):
+            UnitTarget("a", 0).score(None, None, {"a": odd})
 
 
 def test_class_out_of_range_without_labels_is_found_at_the_output(tiny, pixels):

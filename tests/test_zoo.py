@@ -12,7 +12,7 @@ from vizkit.zoo import efficientnet_lite, embedded, torchvision_models
 
 torchvision_models.import_torchvision()
 
-EXPECTED = {  # FACTS: what the published weights say of well-known photographs
+EXPECTED = {  # what the published weights say of well-known photographs
     "coffee.png": ("espresso", 0.95),
     "chelsea.png": ("tiger cat", 0.40),
     "rocket.jpg": ("missile", 0.27),
@@ -159,8 +159,12 @@ def test_a_grey_model_takes_a_colour_photograph_and_says_so(photo):
     prepared = vizkit.wrap(nn.Conv2d(1, 2, 3)).prepare(photo)
     assert prepared.pixels.shape == (1, 60, 90)
     assert any("grey" in w for w in prepared.warnings)
-    with pytest.raises(ImageError, match="takes 4 channels"):
-        vizkit.wrap(nn.Conv2d(4, 2, 3)).prepare(photo)
+    with pytest.raises(ImageError, match=r"has 3 channels, Sequential takes 4; give a tensor \(4, H, W\)"):
+        vizkit.saliency(nn.Sequential(nn.Conv2d(4, 2, 3), nn.AdaptiveMaxPool2d(1), nn.Flatten()), photo)
+    rearranging = nn.Sequential(
+        nn.PixelUnshuffle(2), nn.Conv2d(12, 4, 1), nn.AdaptiveAvgPool2d(1), nn.Flatten()
+    )
+    assert vizkit.saliency(rearranging, photo).attribution.shape == (3, 60, 90)
 
 
 @pytest.mark.parametrize(

@@ -22,6 +22,9 @@ from vizkit.errors import OutputError, UsageError, one_line
 MARK = "vizkit"
 """The key under which every file of ours names its origin: PNG text, JPEG comment, XMP, JSON, HTML meta."""
 
+NPY_MARK = b"\nvizkit"
+"""What stands behind the data of our .npy files; readers stop at the end of the data."""
+
 _TEMPORARY = re.compile(r"^\.(?P<name>.*)\.(?P<pid>\d+)-[0-9a-f]{8}\.vizkit-tmp$", re.DOTALL)
 _HEAD = 1 << 20  # a mark that starts later than this is not looked for
 
@@ -94,6 +97,16 @@ def is_ours(path: str | os.PathLike[str]) -> bool:
     try:
         with open(path, "rb") as file:
             return _marked(file)
+    except OSError:
+        return False
+
+
+def is_whole_png(path: str | os.PathLike[str]) -> bool:
+    """Whether the file ends as a PNG does: nobody has cut it."""
+    try:
+        with open(path, "rb") as file:
+            file.seek(-12, os.SEEK_END)
+            return file.read() == b"\0\0\0\0IEND\xaeB`\x82"
     except OSError:
         return False
 
@@ -219,6 +232,9 @@ def _marked(file: IO[bytes]) -> bool:
         return _marked_jpeg(file)
     if head[:4] == b"RIFF" and head[8:] == b"WEBP":
         return _marked_webp(file)
+    if head.startswith(b"\x93NUMPY"):
+        file.seek(-len(NPY_MARK), os.SEEK_END)
+        return file.read() == NPY_MARK
     start = file.read(_HEAD)
     text = start.lstrip()
     if text.startswith(b"{"):

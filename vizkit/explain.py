@@ -13,10 +13,11 @@ from typing import Any, TypeVar
 import torch
 from torch import Tensor
 
-from vizkit.errors import ModelError, VizkitError
+from vizkit.errors import ModelError, UsageError, VizkitError
 from vizkit.failures import first_line, out_of_memory, raw_output
 from vizkit.fingerprint import Fingerprint
 from vizkit.hooks import capture
+from vizkit.layernames import refuse_lazy
 from vizkit.results import Heatmap, Prediction, Provenance
 from vizkit.sessions import session
 from vizkit.targets import FunctionTarget, Target, label_of, parse_target
@@ -93,7 +94,7 @@ class Run:
         with capture(self.model.module, layers) as captured:
             raw = raw_output(self.model, pixels)
         output = self._selected(raw)
-        return output, [t.score(output, raw, captured).float() for t in targets]
+        return output, [_one_each(t.score(output, raw, captured), len(pixels)) for t in targets]
 
     def _selected(self, raw: Any) -> Tensor | None:
         try:
@@ -102,9 +103,28 @@ class Run:
             if all(isinstance(t, FunctionTarget) for t in self.targets):
                 return None  # a detector, say: the user's function knows its way in the raw output
             raise
+        labels = self.model.labels
+        if labels is not None and output.ndim == 2 and output.shape[1] != len(labels):
+            raise UsageError(f"{len(labels)} class names for a model with {output.shape[1]} classes")
         if not bool(torch.isfinite(output.detach()).all()):
             raise ModelError("the model's output holds NaN or infinite values; its weights are broken")
         return output
+
+
+class _OneAtATimeError(UsageError):
+    """A score that is one number for a whole batch: the images must come one by one."""
+
+
+def _one_each(score: Tensor, count: int) -> Tensor:
+    """`score` as (count,) float32. Raises `UsageError` for any other shape."""
+    if score.ndim == 0:
+        if count > 1:
+            raise _OneAtATimeError("a single number for several images")
+        score = score[None]
+    if tuple(score.shape) != (count,) or score.is_complex():
+        shape = tuple(score.shape)
+        raise UsageError(f"the target must give one number an image, a tensor ({count},), not {shape}")
+    return score.float()
 
 
 def explain(
@@ -124,7 +144,10 @@ def explain(
     model = as_model(model)
     images, many_images = images_of(image)
     many_targets = isinstance(target, list | tuple)
+    refuse_lazy(model.module)
     targets = [parse_target(t, model.module, model.labels) for t in (target if many_targets else [target])]
+    if not targets:
+        raise UsageError("the list of targets is empty; None is the top class")
     size = batch or usual_batch(model.device)
     results: list[Heatmap] = []
     weights = model.fingerprint  # of the model as the caller has it: inside the session copies stand in
@@ -166,7 +189,7 @@ def _heatmap(
     model, target = run.model, run.targets[t]
     index = target.class_index(i)
     row = None if probabilities is None else probabilities[i]
-    values = maps.values[i]
+    values = maps.values[i].clone()  # a view would keep the whole batch in memory
     return Heatmap(
         provenance=Provenance(
             method="",  # the registry stamps it, with the options
@@ -178,13 +201,13 @@ def _heatmap(
             warnings=(*model.warnings, *prepared.warnings, *_noticed(values)),
         ),
         values=values,
-        attribution=None if maps.attribution is None else maps.attribution[i],
+        attribution=None if maps.attribution is None else maps.attribution[i].clone(),
         photo=prepared.photo,
         box=prepared.box,
         signed=maps.signed,
         prediction=_prediction(run.output, row, i, model.labels),
         target_index=index,
-        target_score=float(run.scores[t].expand(len(run.pixels))[i]),
+        target_score=float(run.scores[t][i]),
         target_probability=None if row is None or index is None else float(row[index]),
     )
 
@@ -211,9 +234,8 @@ def _prediction(
 ) -> tuple[Prediction, ...]:
     if row is None or output is None:
         return ()
-    best = row.topk(min(5, len(row)))
-    pairs = zip(best.indices.tolist(), best.values.tolist(), strict=True)
-    return tuple(Prediction(k, label_of(k, labels), float(output[i, k]), p) for k, p in pairs)
+    best = output[i].sort(descending=True, stable=True).indices[:5].tolist()  # ties as in argmax
+    return tuple(Prediction(k, label_of(k, labels), float(output[i, k]), float(row[k])) for k in best)
 
 
 def _versions() -> dict[str, str]:
@@ -246,6 +268,8 @@ def _halving(items: Sequence[T], work: Callable[[Sequence[T]], list[Any]]) -> li
     """`work(items)`; when memory runs out, of halves, down to single items."""
     try:
         return work(items)
+    except _OneAtATimeError:
+        pass
     except (RuntimeError, MemoryError) as error:
         if isinstance(error, VizkitError) or not out_of_memory(error):
             raise

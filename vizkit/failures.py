@@ -21,9 +21,14 @@ def raw_output(model: VisionModel, pixels: Tensor) -> Any:
     """`model.raw(pixels)`. Raises `ImageError` for a picture too small for the net, else `ModelError`."""
     try:
         return model.raw(pixels)
-    except (RuntimeError, ValueError, TypeError, IndexError, AssertionError, AttributeError) as error:
-        if isinstance(error, VizkitError) or out_of_memory(error):
+    except VizkitError:
+        raise
+    except Exception as error:
+        if out_of_memory(error):
             raise
+        if pixels.shape[1] != model.channels:
+            said = f"the picture has {pixels.shape[1]} channels, {model.name} takes {model.channels}"
+            raise ImageError(f"{said}; give a tensor ({model.channels}, H, W)") from error
         smallest = _smallest_size(model, pixels)
         if smallest is not None:
             size = "x".join(str(s) for s in pixels.shape[2:])
@@ -36,21 +41,23 @@ def raw_output(model: VisionModel, pixels: Tensor) -> Any:
 
 def _smallest_size(model: VisionModel, pixels: Tensor) -> int | None:
     """The smallest square that the net takes, where this input is smaller and a larger one works."""
+    if _accepts(model, pixels, *pixels.shape[2:]):
+        return None  # the size is not what it fails on
     short = min(pixels.shape[2:])
-    works = [s for s in (8, 16, 32, 48, 64, 96, 128, 224, 299) if s > short and _accepts(model, pixels, s)]
+    works = [s for s in (8, 16, 32, 48, 64, 96, 128, 224, 299) if s > short and _accepts(model, pixels, s, s)]
     if not works:
         return None
     low, high = short, works[0]
     while high - low > 1:
         middle = (low + high) // 2
-        low, high = (low, middle) if _accepts(model, pixels, middle) else (middle, high)
+        low, high = (low, middle) if _accepts(model, pixels, middle, middle) else (middle, high)
     return high
 
 
-def _accepts(model: VisionModel, pixels: Tensor, size: int) -> bool:
+def _accepts(model: VisionModel, pixels: Tensor, rows: int, columns: int) -> bool:
     try:
         with torch.no_grad():
-            model.raw(pixels.new_zeros(1, pixels.shape[1], size, size))
+            model.raw(pixels.new_zeros(1, pixels.shape[1], rows, columns))
     except Exception:  # noqa: BLE001 - any failure of the user's net means no
         return False
     return True

@@ -23,6 +23,9 @@ class Fingerprint:
         self._state = [_version(t) for t in self._tensors.values()]
         self._hex: str | None = None
 
+    def __repr__(self) -> str:
+        return f"Fingerprint({self._hex or 'not read yet'!r})"
+
     def describes(self, tensors: "Mapping[str, Tensor]") -> bool:
         """Whether these are the very tensors, unchanged, that this fingerprint was made of."""
         if len(tensors) != len(self._tensors):
@@ -57,7 +60,8 @@ def digest(tensors: "Mapping[str, Tensor]") -> str:
 
 
 def _version(tensor: "Tensor") -> tuple[int, int]:
-    # Inference tensors keep no version counter; they cannot be changed outside inference mode either.
+    # Inference tensors keep no version counter: what changes them in inference mode goes unnoticed, as do
+    # writes through `.data` or shared memory to any tensor.
     return tensor.data_ptr(), -1 if tensor.is_inference() else tensor._version
 
 

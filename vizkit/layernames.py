@@ -78,7 +78,7 @@ def list_layers(
     forward pass of zeros. `on_step(done, total)` is told the progress. The module is left as it was. Raises
     `ModelError` if the network does not accept such an input.
     """
-    _refuse_lazy(module)
+    refuse_lazy(module)
     layers = _chosen(module, leaves_only)
     with session(module), torch.no_grad():
         shapes = _output_shapes(module, layers, input_shape)
@@ -101,8 +101,8 @@ def list_layers(
     ]
 
 
-def _refuse_lazy(module: nn.Module) -> None:
-    """A lazy layer gets its weights in its first pass, which would change the user's module."""
+def refuse_lazy(module: nn.Module) -> None:
+    """Raise `ModelError` for a lazy layer: its first pass would change the user's module."""
     for name, tensor in itertools.chain(module.named_parameters(), module.named_buffers()):
         if nn.parameter.is_lazy(tensor):
             raise ModelError(

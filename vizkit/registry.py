@@ -94,6 +94,8 @@ def _checked_and_stamped(function: Callable[P, R], title: str) -> Callable[P, R]
                 raise UsageError(f"{function.__name__} has no option {name!r}{did_you_mean(name, keywords)}")
         bound = signature.bind(*args, **kwargs)
         bound.apply_defaults()
+        if "seed" in bound.arguments:
+            _checked("seed", bound.arguments["seed"], Annotated[int, "", Between(0, 2**63 - 1)])
         chosen = {name: _checked(name, bound.arguments[name], hints[name]) for name in options}
         stamp = {
             "method": function.__name__,
@@ -138,6 +140,8 @@ def _checked(name: str, value: Any, hint: Any) -> Any:
                 f"{name}={value!r} is not one of {', '.join(allowed)}{did_you_mean(str(value), allowed)}"
             )
         return value
+    if kind is bool and not isinstance(value, bool):
+        raise UsageError(f"{name}={value!r} is not True or False")
     if kind in (int, float) and (isinstance(value, bool) or not isinstance(value, (int, kind))):
         raise UsageError(f"{name}={value!r} is not a number" + (" without a fraction" if kind is int else ""))
     between = next((m for m in getattr(hint, "__metadata__", ()) if isinstance(m, Between)), None)

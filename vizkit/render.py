@@ -146,6 +146,15 @@ def _footers(heat: Heat) -> list[str]:
     return [f"{short} (|value| up to {_number(heat.limit)})", short, f"clipped at {last} %", ""]
 
 
+def _last_lines(heat: Heat) -> list[str]:
+    """The footer with what a reader must be warned of (random weights, a rotated picture), full to short."""
+    colours, warnings = _footers(heat), heat.result.provenance.warnings
+    if not warnings:
+        return colours
+    said = one_line("; ".join(warnings))
+    return [*(f"{text}  ·  {said}" for text in colours if text), said, one_line(warnings[0])]
+
+
 def _ends(heat: Heat) -> list[tuple[str, str]]:
     """The labels at the two ends of the colour bar, from full to short."""
     low, high = _number(heat.low), _number(heat.high)
@@ -222,7 +231,7 @@ def _figure(heat: Heat, width: int) -> Image.Image:
     _bar(page, heat, style, plan)
     if not style.narrow:
         _captions(page, heat, style, plan)
-    footer = fit(_footers(heat), style.small, width - 2 * style.margin)
+    footer = fit(_last_lines(heat), style.small, width - 2 * style.margin)
     base = plan.height - style.margin - round(0.3 * style.small)
     write(page, (style.margin, base), footer, style.small, heat.theme.soft)
     return page

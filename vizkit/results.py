@@ -70,11 +70,15 @@ class Provenance:
         return record
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, repr=False)
 class Result:
     """Base of all results: `picture()`, `save()`, `to_json()`, and notebook display."""
 
     provenance: Provenance
+
+    def __repr__(self) -> str:
+        made = self.provenance
+        return f"{type(self).__name__}({made.method} of {made.target!r} in {made.image!r} by {made.model!r})"
 
     def picture(self, **style: Any) -> "Image":
         """The result as a PIL image (RGB); the options are those of the drawing in `vizkit.render`."""
@@ -110,7 +114,7 @@ class Result:
         return encode(self.picture(), "PNG", self.as_dict())
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, repr=False)
 class Heatmap(Result):
     """A map over the model's input.
 

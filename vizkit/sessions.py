@@ -15,6 +15,8 @@ import torch
 from torch import Tensor, nn
 from torch.utils._pytree import tree_leaves
 
+from vizkit.errors import ModelError
+
 
 @contextlib.contextmanager
 def session(module: nn.Module) -> Iterator[nn.Module]:
@@ -27,8 +29,11 @@ def session(module: nn.Module) -> Iterator[nn.Module]:
     owned = {p: None for part in parts for p in part._parameters.values() if p is not None}
     parameters = [p for p in owned if not p.is_inference()]
     device = next(iter(owned)).device.type if owned else "cpu"
+    if any(isinstance(part, torch.jit.ScriptModule) for part in parts):
+        raise ModelError("TorchScript modules hide their parts; give the Python module they were made from")
     with contextlib.ExitStack() as stack:
         stack.enter_context(_random_state_kept())
+        stack.enter_context(_attributes_kept(parts))
         stack.enter_context(torch.inference_mode(False))
         stack.enter_context(torch.enable_grad())
         stack.enter_context(_copies_standing_in(parts))
@@ -37,6 +42,22 @@ def session(module: nn.Module) -> Iterator[nn.Module]:
         if torch.amp.is_autocast_available(device):
             stack.enter_context(torch.autocast(device, enabled=False))
         yield module
+
+
+@contextlib.contextmanager
+def _attributes_kept(parts: list[nn.Module]) -> Iterator[None]:
+    """Each module's attributes: what forward() sets, adds or hooks on is taken back."""
+    before = [(part, dict(part.__dict__)) for part in parts]
+    inner = [(d, dict(d)) for part, own in before for d in own.values() if isinstance(d, dict)]
+    try:
+        yield
+    finally:
+        for part, own in before:
+            part.__dict__.clear()
+            part.__dict__.update(own)
+        for table, content in inner:
+            table.clear()
+            table.update(content)
 
 
 @contextlib.contextmanager

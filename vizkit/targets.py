@@ -4,6 +4,7 @@ Every target turns a batch's output into one score an image, the unnormalised on
 probabilities): Simonyan et al. 2014, section 3.
 """
 
+import operator
 import re
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
@@ -13,7 +14,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from vizkit.errors import ModelError, UsageError, did_you_mean
+from vizkit.errors import ModelError, UsageError, did_you_mean, one_line
 from vizkit.layernames import find_layer
 
 
@@ -92,7 +93,8 @@ class UnitTarget(Target):
     """A channel's mean over all positions, or its value at one position, of a layer's output.
 
     Outputs (N, C, H, W) take `layer:channel` and `layer:channel,y,x`; outputs (N, C) and token
-    sequences (N, T, C) take `layer:channel` (mean over tokens).
+    sequences (N, T, C) take `layer:channel` (mean over tokens). Square maps with channels last (Swin,
+    ConvNeXt: (N, H, H, C)) are recognised by their shape.
     """
 
     layer: str
@@ -106,8 +108,7 @@ class UnitTarget(Target):
 
     def score(self, output: Tensor | None, raw: Any, captured: Mapping[str, Tensor]) -> Tensor:
         """(N,) activations."""
-        maps = captured[self.layer]
-        maps = maps.movedim(-1, 1) if maps.ndim == 3 else maps
+        maps = self._maps(captured)
         if self.channel >= maps.shape[1]:
             count = maps.shape[1]
             raise UsageError(
@@ -121,6 +122,20 @@ class UnitTarget(Target):
             size = " x ".join(str(s) for s in values.shape[1:]) or "no"
             raise UsageError(f"layer {self.layer!r} has {size} positions; {y},{x} is outside (y,x from 0)")
         return values[:, y, x]
+
+    def _maps(self, captured: Mapping[str, Tensor]) -> Tensor:
+        """The layer's output with the channels in the second place."""
+        maps = captured.get(self.layer)
+        if maps is None:
+            layer, _, call = self.layer.partition("#")
+            times = f" {call} times" if call else ""
+            raise UsageError(f"layer {layer!r} does not run{times} when this model does; choose another")
+        if maps.ndim < 2 or not maps.is_floating_point():
+            raise UsageError(
+                f"layer {self.layer!r} gives {maps.dtype} {tuple(maps.shape)}: no channels to choose"
+            )
+        last = maps.ndim == 3 or (maps.ndim == 4 and maps.shape[1] == maps.shape[2] != maps.shape[3])
+        return maps.movedim(-1, 1) if last else maps
 
     def describe(self, index: int, labels: Sequence[str] | None) -> str:
         """As it is written: `layer:channel,y,x`."""
@@ -151,20 +166,23 @@ class Difference(Target):
 
 @dataclass(frozen=True)
 class FunctionTarget(Target):
-    """A user's function of the net's raw output, giving one number an image (or one for the batch)."""
+    """A user's function of the net's raw output, giving one number an image.
+
+    A function that gives a single number for whatever it gets is called with one image at a time.
+    """
 
     function: Callable[[Any], Tensor]
 
     def score(self, output: Tensor | None, raw: Any, captured: Mapping[str, Tensor]) -> Tensor:
-        """(N,) what the function gives."""
-        value = self.function(raw)
-        count = len(output) if output is not None else len(value) if getattr(value, "ndim", 0) == 1 else 1
-        if not isinstance(value, Tensor) or tuple(value.shape) not in ((), (count,)):
-            got = tuple(value.shape) if isinstance(value, Tensor) else type(value).__name__
-            raise UsageError(
-                f"the target function must give one number an image, a tensor ({count},), not {got}"
-            )
-        return value.reshape(-1)
+        """What the function gives: (N,), or () for one image. Raises `UsageError` where it fails."""
+        try:
+            value = self.function(raw)
+        except Exception as error:
+            said = one_line(f"{type(error).__name__}: {error}")[:200]
+            raise UsageError(f"the target function fails: {said}") from error
+        if not isinstance(value, Tensor):
+            raise UsageError(f"the target function must give a tensor, not {type(value).__name__}")
+        return value
 
     def describe(self, index: int, labels: Sequence[str] | None) -> str:
         """The function's name."""
@@ -185,8 +203,8 @@ def parse_target(spec: Any, module: nn.Module, labels: Sequence[str] | None) -> 
         return TopClass()
     if isinstance(spec, Target):
         return spec
-    if isinstance(spec, int) and not isinstance(spec, bool):
-        return _class_by_index(spec, labels)
+    if hasattr(spec, "__index__") and not isinstance(spec, bool | Tensor):
+        return _class_by_index(operator.index(spec), labels)
     if isinstance(spec, str):
         return _parse_text(spec.strip(), module, labels)
     if callable(spec):
@@ -212,7 +230,9 @@ def _parse_text(text: str, module: nn.Module, labels: Sequence[str] | None) -> T
 
 
 def _unit(match: "re.Match[str]", module: nn.Module) -> UnitTarget:
-    layer, _, call = match["layer"].partition("#")
+    layer, again, call = match["layer"].partition("#")
+    if again and not re.fullmatch("[1-9][0-9]*", call):
+        raise UsageError(f"{match.string!r}: after # comes the number of the layer's call, from 1")
     name = find_layer(module, layer)[0] + (f"#{call}" if call else "")
     numbers = [int(match[k]) for k in ("channel", "y", "x") if match[k] is not None]
     if min(numbers) < 0:
@@ -243,11 +263,14 @@ def class_by_name(name: str, labels: Sequence[str] | None) -> ClassTarget:
         raise UsageError(f"no class {name!r}: this model has no class names; give an index, or labels")
     wanted = name.lower()
     word = re.compile(rf"(?<!\w){re.escape(wanted)}(?!\w)")
-    if name in labels:
-        return ClassTarget((labels.index(name),))
-    tests: list[Callable[[str], Any]] = [lambda k: k == wanted, word.search, lambda k: wanted in k]
+    tests: list[Callable[[str], Any]] = [
+        lambda k: k == name,
+        lambda k: k.lower() == wanted,
+        lambda k: word.search(k.lower()),
+        lambda k: wanted in k.lower(),
+    ]
     for test in tests:
-        hits = [i for i, label in enumerate(labels) if test(label.lower())]
+        hits = [i for i, label in enumerate(labels) if test(label)]
         if len(hits) == 1:
             return ClassTarget((hits[0],))
         if hits:
@@ -265,7 +288,7 @@ def label_of(index: int, labels: Sequence[str] | None) -> str:
 
 def class_scores(output: Any) -> Tensor:
     """`output` if it is (N, classes). Raises `ModelError` with what it is instead."""
-    if isinstance(output, Tensor) and output.ndim == 2:
+    if isinstance(output, Tensor) and output.ndim == 2 and output.shape[1] and output.is_floating_point():
         return output
     shape = tuple(output.shape) if isinstance(output, Tensor) else type(output).__name__
     raise ModelError(

@@ -77,6 +77,7 @@ def wrap(
     labels: Sequence[str] | None = None,
     preprocess: Callable[[PILImage.Image], Tensor] | None = None,
     output: Selector = None,
+    channels: int | None = None,
     name: str | None = None,
 ) -> VisionModel:
     """Your own module as a model that takes pixels in [0, 1]; the module stays as it is.
@@ -85,19 +86,25 @@ def wrap(
     size and the short side before the centre crop, in pixels (None: pictures keep their size);
     preprocess: your own function from a PIL image to a tensor (C, H, W), instead of resize and crop; a
     torchvision classification preset (`weights.transforms()`) is recognised and taken apart.
-    output: which part of a dict or tuple output to use (key, position or function).
+    output: which part of a dict or tuple output to use (key, position or function); channels: of the input
+    (None: those of the first convolution).
     """
     if not isinstance(module, nn.Module):
         raise UsageError(f"wrap() takes a torch.nn.Module, not {type(module).__name__}")
     if preprocess is not None and hasattr(preprocess, "crop_size"):
         from vizkit.zoo.torchvision_models import preset
 
-        return VisionModel(module, name or type(module).__name__, preset(preprocess), labels, output)
+        settings = preset(preprocess)
+        return VisionModel(module, name or type(module).__name__, settings, labels, output, channels=channels)
     if (mean is None) != (std is None):
         raise UsageError("mean and std go together")
-    pair = (size, size) if isinstance(size, int) else size
-    settings = Preprocessing(pair, resize, "bilinear", _numbers(mean), _numbers(std), preprocess)
-    return VisionModel(module, name or type(module).__name__, settings, labels, output)
+    pair = _size("size", size)
+    both = _size("resize", resize)
+    short = both[0] if both is not None and isinstance(resize, int) else both
+    settings = Preprocessing(
+        (pair[0], pair[1]) if pair else None, short, "bilinear", _numbers(mean), _numbers(std), preprocess
+    )
+    return VisionModel(module, name or type(module).__name__, settings, labels, output, channels=channels)
 
 
 def as_model(model: Any) -> VisionModel:
@@ -130,9 +137,9 @@ def pick_device(device: str) -> torch.device:
         return torch.device("cuda" if torch.cuda.is_available() else "cpu")
     try:
         picked = torch.device(device)
-        torch.empty(0, device=picked)
-    except (RuntimeError, AssertionError, NotImplementedError) as error:
-        reason = str(error).splitlines()[0]
+        torch.zeros(1, device=picked).cpu()  # fails where there is no such device, or it holds no values
+    except Exception as error:
+        reason = (str(error).splitlines() or [type(error).__name__])[0]
         raise UsageError(f"device {device!r} cannot be used: {reason}") from error
     return picked
 
@@ -181,14 +188,28 @@ def _labels(labels: Sequence[str] | str | os.PathLike[str] | None, count: int) -
 
 def _read_labels(path: Path) -> tuple[str, ...]:
     try:
-        return tuple(path.read_text(encoding="utf-8").splitlines())
+        lines = path.read_text(encoding="utf-8-sig").rstrip().split("\n")
+        return tuple(line.strip() for line in lines)
     except OSError as error:
         raise UsageError(f"cannot read the labels {str(path)!r}: {error.strerror}") from error
     except UnicodeDecodeError as error:
         raise UsageError(f"the labels {str(path)!r} are no UTF-8 text") from error
 
 
+def _size(name: str, value: int | tuple[int, int] | None) -> tuple[int, int] | None:
+    """(height, width) from one number or two. Raises `UsageError`."""
+    if value is None:
+        return None
+    pair = tuple(value) if isinstance(value, list | tuple) else (value, value)
+    if len(pair) != 2 or not all(isinstance(v, int) and not isinstance(v, bool) and v > 0 for v in pair):
+        raise UsageError(f"{name} is a number of pixels or (height, width), not {value!r}")
+    return pair[0], pair[1]
+
+
 def _numbers(values: float | Sequence[float] | None) -> tuple[float, ...] | None:
     if values is None:
         return None
-    return (float(values),) if isinstance(values, int | float) else tuple(float(v) for v in values)
+    try:
+        return tuple(float(v) for v in values) if isinstance(values, Sequence) else (float(values),)
+    except (TypeError, ValueError):
+        raise UsageError(f"mean and std are numbers, one a channel, not {values!r}") from None

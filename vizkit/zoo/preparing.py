@@ -98,16 +98,12 @@ def _prepare_photo(photo: Photo, preprocessing: Preprocessing, channels: int) ->
     if channels == 1:
         picture = picture.convert("L")
         warnings.append("converted to grey: the model takes one channel")
-    elif channels != 3:
-        raise ImageError(
-            f"{photo.name}: the model takes {channels} channels; give a tensor ({channels}, H, W)"
-        )
     (rows, columns), box = preprocessing.geometry(*picture.size)
     if preprocessing.size is not None:
         filters = PILImage.Resampling[preprocessing.interpolation.upper()]
         picture = _crop_and_resize(picture, (columns, rows), filters, box)
     shown, shown_box = _for_drawing(photo.image, box)
-    pixels = to_tensor(picture.convert("RGB"))[:channels]
+    pixels = to_tensor(picture.convert("RGB"))[: 1 if channels == 1 else 3]
     return Prepared(pixels, shown, shown_box, photo.name, tuple(warnings))
 
 
@@ -146,8 +142,10 @@ def _prepare_by_function(photo: Photo, function: Callable[[PILImage.Image], Tens
 
 
 def _prepare_tensor(image: Tensor, preprocessing: Preprocessing, channels: int) -> Prepared:
-    if image.ndim != 3:
+    if image.ndim != 3 or not image.numel():
         raise UsageError(f"a tensor image is (C, H, W) or (N, C, H, W), not {tuple(image.shape)}")
+    if image.layout is not torch.strided or image.is_quantized or image.is_meta or image.is_complex():
+        raise UsageError("a tensor image is an ordinary one of real numbers, not sparse, quantized or meta")
     # a clone: the caller's tensor may be a leaf of a graph or an inference tensor
     with torch.inference_mode(False):
         pixels = image.detach().clone()
@@ -169,7 +167,8 @@ def _resize_tensor(pixels: Tensor, preprocessing: Preprocessing) -> Tensor:
     rows, columns = preprocessing.size
     tall, wide = preprocessing._resized(pixels.shape[2], pixels.shape[1])
     mode = "bilinear" if preprocessing.interpolation == "bilinear" else "bicubic"
-    resized = F.interpolate(pixels[None], (tall, wide), mode=mode, antialias=True)[0].clamp(0, 1)
+    resized = F.interpolate(pixels[None], (tall, wide), mode=mode, antialias=True)[0]
+    resized = resized.clamp(pixels.min(), pixels.max())  # bicubic overshoots at edges
     top, left = max(0, round((tall - rows) / 2)), max(0, round((wide - columns) / 2))
     cut = resized[:, top : top + rows, left : left + columns]
     missing = rows - cut.shape[1], columns - cut.shape[2]
@@ -197,6 +196,6 @@ def _pillow(image: Any) -> Any:
     """An array (H, W) or (H, W, 3 or 4) of uint8 as a PIL image; anything else as it is."""
     if type(image).__module__ != "numpy" or not hasattr(image, "dtype"):
         return image
-    if str(image.dtype) != "uint8" or image.ndim not in (2, 3):
+    if str(image.dtype) != "uint8" or (image.ndim != 2 and image.shape[2:] not in ((3,), (4,))):
         raise UsageError(f"an array image is uint8 (H, W, 3), not {image.dtype} {tuple(image.shape)}")
     return PILImage.fromarray(image)

@@ -10,6 +10,7 @@ from vizkit.errors import UsageError, WeightsError, did_you_mean, one_line
 from vizkit.zoo.embedded import imagenet_labels
 from vizkit.zoo.entry import Entry
 from vizkit.zoo.preparing import Interpolation, Preprocessing
+from vizkit.zoo.torchvision_models import import_torchvision
 
 PREFIX = "timm:"
 
@@ -21,9 +22,15 @@ def is_installed() -> bool:
 
 def names(pattern: str = "") -> list[str]:
     """timm's models as `timm:NAME`, those that match a shell pattern."""
+    return [PREFIX + name for name in _timm().list_models(pattern)]
+
+
+def _timm() -> Any:
+    """timm, which imports torchvision: that must be made to work first."""
+    import_torchvision()
     import timm
 
-    return [PREFIX + name for name in timm.list_models(pattern)]
+    return timm
 
 
 def find(name: str) -> Entry | None:
@@ -31,13 +38,15 @@ def find(name: str) -> Entry | None:
     if not name.startswith(PREFIX):
         return None
     if not is_installed():
-        raise UsageError(f"{name!r} needs timm: pip install 'vizkit[timm]'")
-    import timm
-
+        raise UsageError(f"{name!r} needs timm: pip install timm")
+    timm = _timm()
     plain = name.removeprefix(PREFIX)
     if not timm.is_model(plain.split(".")[0]):
         raise UsageError(f"timm has no model {plain!r}{did_you_mean(plain, timm.list_models())}")
-    settings = timm.models.get_pretrained_cfg(plain)
+    try:
+        settings = timm.models.get_pretrained_cfg(plain)
+    except RuntimeError as error:  # an unknown tag behind the name
+        raise UsageError(f"timm has no weights {plain!r}: {one_line(str(error))}") from error
     return Entry(
         name=name,
         build=lambda classes: _build(plain, classes),
@@ -48,10 +57,8 @@ def find(name: str) -> Entry | None:
 
 
 def _build(name: str, classes: int | None) -> nn.Module:
-    import timm
-
     options = {"num_classes": classes} if classes else {}
-    return timm.create_model(name, pretrained=False, **options)  # type: ignore[no-any-return]
+    return _timm().create_model(name, pretrained=False, **options)  # type: ignore[no-any-return]
 
 
 def _preprocessing(settings: Any) -> Preprocessing:

@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from vizkit.errors import ModelError, did_you_mean
+from vizkit.errors import ImageError, ModelError, did_you_mean
 from vizkit.fingerprint import Fingerprint
 from vizkit.sessions import first_tensor, tensors_of
 from vizkit.zoo.preparing import Prepared, Preprocessing, prepare
@@ -32,6 +32,7 @@ class VisionModel:
         output: Selector = None,
         notes: Sequence[str] = (),
         warnings: Sequence[str] = (),
+        channels: int | None = None,
     ) -> None:
         self.module = module
         self.name = name
@@ -40,6 +41,7 @@ class VisionModel:
         self.output = output
         self.notes = tuple(notes)
         self.warnings = tuple(warnings)
+        self.channels = channels or _first_channels(module)
         self._fingerprint: Fingerprint | None = None
 
     def __repr__(self) -> str:
@@ -55,13 +57,17 @@ class VisionModel:
         pixels = pixels.to(device=device, dtype=dtype)
         if self.preprocessing.mean is not None:
             mean, std = (t.to(device=device, dtype=dtype) for t in self._normalisation)
+            if mean.shape[1] not in (1, pixels.shape[1]):  # would be broadcast without a word
+                raise ImageError(
+                    f"the picture has {pixels.shape[1]} channels, the model takes {mean.shape[1]}"
+                )
             pixels = (pixels - mean) / std
         return self.module(pixels)
 
     def select(self, raw: Any) -> Tensor:
         """The tensor that targets are read from: by the selector, else the first (N, classes) tensor."""
         if callable(self.output):
-            return self.output(raw)
+            return _tensor(self.output(raw), "what output=... gives")
         if self.output is not None:
             return _entry(raw, self.output)
         if isinstance(raw, Tensor):
@@ -89,12 +95,6 @@ class VisionModel:
         mean, std = self.preprocessing.mean or (0.0,), self.preprocessing.std or (1.0,)
         return torch.tensor(mean).view(1, -1, 1, 1), torch.tensor(std).view(1, -1, 1, 1)
 
-    @cached_property
-    def channels(self) -> int:
-        """Input channels, read from the first convolution (3 where there is none)."""
-        convolutions = (nn.Conv1d, nn.Conv2d, nn.Conv3d)
-        return next((m.in_channels for m in self.module.modules() if isinstance(m, convolutions)), 3)
-
     @property
     def input_shape(self) -> tuple[int, int, int]:
         """(C, H, W) of an input, 224 px square for a net that takes any size."""
@@ -117,6 +117,12 @@ class VisionModel:
         return prepare(image, self.preprocessing, self.channels)
 
 
+def _first_channels(module: nn.Module) -> int:
+    """Input channels of the first convolution (3 where there is none)."""
+    convolutions = (nn.Conv1d, nn.Conv2d, nn.Conv3d)
+    return next((m.in_channels for m in module.modules() if isinstance(m, convolutions)), 3)
+
+
 def _entry(raw: Any, key: int | str) -> Tensor:
     """`raw[key]`, or the attribute `key`. Raises `ModelError` that says what there is."""
     try:
@@ -125,6 +131,10 @@ def _entry(raw: Any, key: int | str) -> Tensor:
         there = [str(k) for k in raw] if isinstance(raw, dict) else getattr(raw, "_fields", None)
         hint = did_you_mean(str(key), there) or f"; there is {', '.join(there)}" if there else ""
         raise ModelError(f"the model's output ({type(raw).__name__}) has no {key!r}{hint}") from None
+    return _tensor(value, f"the model's output {key!r}")
+
+
+def _tensor(value: Any, what: str) -> Tensor:
     if not isinstance(value, Tensor):
-        raise ModelError(f"the model's output {key!r} is {type(value).__name__}, not a tensor")
+        raise ModelError(f"{what} is {type(value).__name__}, not a tensor")
     return value
