@@ -2,12 +2,11 @@
 
 import functools
 import inspect
-from collections.abc import Sequence
 from typing import Any
 
 import click
 
-from vizkit.cli import options
+from vizkit.cli import completing, options
 from vizkit.signatures import Parameter, Signature, read_signature
 
 
@@ -48,7 +47,9 @@ def command_for(name: str) -> click.Command:
         ],
     }
     own = [_own(p, title) for p in signature.parameters if p.role not in ("model", "images", "on_step")]
-    images = click.Argument(["images"], nargs=-1, metavar="[IMAGE|FOLDER|-]...", shell_complete=_files)
+    images = click.Argument(
+        ["images"], nargs=-1, metavar="[IMAGE|FOLDER|-]...", shell_complete=completing.files
+    )
     command = GroupedCommand(
         title,
         params=[images, *own, *(p for group in shared.values() for p in group)],
@@ -67,17 +68,19 @@ def _run(signature: Signature, **given: Any) -> int:
     return Job(signature, given).run()
 
 
-def _files(_ctx: click.Context, _param: click.Parameter, incomplete: str) -> Sequence[Any]:
-    from click.shell_completion import CompletionItem
-
-    return [CompletionItem(incomplete, type="file")]
-
-
 def _own(parameter: Parameter, command: str) -> click.Option:
     flag = "--" + parameter.name.replace("_", "-")
     if parameter.role == "target":
         text = "A class (name or index), layer:channel[,y,x] or 'a vs b'; repeatable. [default: top class]"
-        return options.option("-t", flag, command=command, type=TargetText(), multiple=True, help=text)
+        return options.option(
+            "-t",
+            flag,
+            command=command,
+            type=TargetText(),
+            multiple=True,
+            help=text,
+            shell_complete=completing.classes,
+        )
     if parameter.role == "seed":
         return options.option(
             flag,

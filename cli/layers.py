@@ -5,7 +5,7 @@ from typing import Any
 
 import click
 
-from vizkit.cli import options
+from vizkit.cli import completing, options
 from vizkit.cli.progress import bar
 
 
@@ -91,7 +91,7 @@ def _notes(rows: list[dict[str, Any]]) -> list[str]:
 command = click.Command(
     "layers",
     params=[
-        click.Argument(["model_name"], required=False, metavar="[MODEL]"),
+        click.Argument(["model_name"], required=False, metavar="[MODEL]", shell_complete=completing.models),
         options.option(
             "-a", "--all", "everything", is_flag=True, help="Blocks too, not only the innermost layers."
         ),

@@ -5,6 +5,8 @@ from typing import Any
 
 import click
 
+from vizkit.cli import completing
+
 Decorator = Callable[[Callable[..., Any]], Callable[..., Any]]
 
 
@@ -24,7 +26,13 @@ def model_options(command: str) -> list[click.Parameter]:
         return option(*names, command=command, **settings)
 
     return [
-        named("-m", "--model", default="efficientnet_lite0", help="Model: see `vizkit models`."),
+        named(
+            "-m",
+            "--model",
+            default="efficientnet_lite0",
+            help="Model: see `vizkit models`.",
+            shell_complete=completing.models,
+        ),
         named("--weights", metavar="FILE", help="Your weights for it: .pt, .pth or .safetensors."),
         named("--random-weights", is_flag=True, help="Untrained weights, for study."),
         named("--download", is_flag=True, help="Fetch pretrained weights that are not on this machine."),
@@ -98,7 +106,7 @@ def style_options(command: str) -> list[click.Parameter]:
             default=99.5,
             help="Percentile at which colours end.",
         ),
-        named("--colormap", help="Colour map instead of the usual one."),
+        named("--colormap", help="Colour map instead of the usual one.", shell_complete=completing.colours),
     ]
 
 

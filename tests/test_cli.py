@@ -459,6 +459,29 @@ def test_completion(shell):
     assert "saliency" in done.out
 
 
+@pytest.mark.parametrize(
+    ("words", "offered"),
+    [
+        ("vizkit layers resnext", "resnext50_32x4d"),
+        ("vizkit saliency --model efficientnet_l", "efficientnet_lite0"),
+        ("vizkit saliency -t tabb", "tabby"),
+        ("vizkit saliency --colormap em", "ember"),
+        ("vizkit saliency --theme d", "dark"),
+    ],
+)
+def test_values_are_completed(words, offered):
+    place = str(len(words.split()) - 1)
+    done = run(_VIZKIT_COMPLETE="bash_complete", COMP_WORDS=words, COMP_CWORD=place)
+    assert f"plain,{offered}" in done.out.split("\n")
+
+
+def test_the_models_that_are_completed_are_torchvisions():
+    from vizkit.cli.completing import _torchvision_names
+    from vizkit.zoo.torchvision_models import names
+
+    assert sorted(_torchvision_names()) == names()
+
+
 # --- help ---
 
 
