@@ -17,9 +17,8 @@ from vizkit.errors import ModelError, UsageError, VizkitError
 from vizkit.failures import first_line, out_of_memory, raw_output
 from vizkit.fingerprint import Fingerprint
 from vizkit.hooks import capture
-from vizkit.layernames import refuse_lazy
 from vizkit.results import Heatmap, Prediction, Provenance
-from vizkit.sessions import session
+from vizkit.sessions import is_finite, session
 from vizkit.targets import FunctionTarget, Target, label_of, parse_target
 from vizkit.zoo import VisionModel, as_model
 from vizkit.zoo.preparing import Prepared, images_of
@@ -106,7 +105,7 @@ class Run:
         labels = self.model.labels
         if labels is not None and output.ndim == 2 and output.shape[1] != len(labels):
             raise UsageError(f"{len(labels)} class names for a model with {output.shape[1]} classes")
-        if not bool(torch.isfinite(output.detach()).all()):
+        if not is_finite(output.detach()):
             raise ModelError("the model's output holds NaN or infinite values; its weights are broken")
         return output
 
@@ -144,7 +143,6 @@ def explain(
     model = as_model(model)
     images, many_images = images_of(image)
     many_targets = isinstance(target, list | tuple)
-    refuse_lazy(model.module)
     targets = [parse_target(t, model.module, model.labels) for t in (target if many_targets else [target])]
     if not targets:
         raise UsageError("the list of targets is empty; None is the top class")
@@ -213,7 +211,7 @@ def _heatmap(
 
 
 def _noticed(values: Tensor) -> Iterator[str]:
-    if not bool(torch.isfinite(values).all()):
+    if not is_finite(values):
         raise ModelError("the map holds NaN or infinite values: the gradient is not finite for this picture")
     if not bool(values.any()):
         yield "the map is zero everywhere: the score does not react to this picture"

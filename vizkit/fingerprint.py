@@ -1,7 +1,7 @@
 """A lazy hash of a model's weights: taken on first reading, never inside a timed call."""
 
 import hashlib
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -20,18 +20,16 @@ class Fingerprint:
 
     def __init__(self, tensors: "Mapping[str, Tensor]") -> None:
         self._tensors: dict[str, Tensor] = dict(tensors)
+        self._ids = set(map(id, self._tensors.values()))
         self._state = [_version(t) for t in self._tensors.values()]
         self._hex: str | None = None
 
     def __repr__(self) -> str:
         return f"Fingerprint({self._hex or 'not read yet'!r})"
 
-    def describes(self, tensors: "Mapping[str, Tensor]") -> bool:
+    def describes(self, tensors: "Collection[Tensor]") -> bool:
         """Whether these are the very tensors, unchanged, that this fingerprint was made of."""
-        if len(tensors) != len(self._tensors):
-            return False
-        same = all(self._tensors.get(name) is tensor for name, tensor in tensors.items())
-        return same and self._unchanged()
+        return self._ids == set(map(id, tensors)) and self._unchanged()
 
     @property
     def hex(self) -> str:

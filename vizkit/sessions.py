@@ -6,6 +6,8 @@ exception is thrown in the middle. Below it are the few questions about a module
 
 import contextlib
 import itertools
+import math
+import operator
 import random
 import sys
 from collections.abc import Iterable, Iterator
@@ -44,20 +46,33 @@ def session(module: nn.Module) -> Iterator[nn.Module]:
         yield module
 
 
+_TABLES = ("_parameters", "_buffers", "_modules", "_forward_hooks", "_forward_pre_hooks", "_backward_hooks")
+
+
 @contextlib.contextmanager
 def _attributes_kept(parts: list[nn.Module]) -> Iterator[None]:
-    """Each module's attributes: what forward() sets, adds or hooks on is taken back."""
-    before = [(part, dict(part.__dict__)) for part in parts]
-    inner = [(d, dict(d)) for part, own in before for d in own.values() if isinstance(d, dict)]
+    """Each module's attributes, tensors and hooks: what forward() sets, adds or hooks on is taken back.
+
+    Written down in a few flat lists: a dict for each of thousands would wake the garbage collector, which
+    costs more than a small net's forward pass.
+    """
+    owners = [part.__dict__ for part in parts]
+    tables = owners + [owner[name] for owner in owners for name in _TABLES]
+    sizes, keys, values = _written_down(tables)
     try:
         yield
     finally:
-        for part, own in before:
-            part.__dict__.clear()
-            part.__dict__.update(own)
-        for table, content in inner:
-            table.clear()
-            table.update(content)
+        now = _written_down(tables)
+        if now[0] != sizes or not all(map(operator.is_, now[2], values)):
+            items = zip(keys, values, strict=True)
+            for table, size in zip(tables, sizes, strict=True):
+                table.clear()
+                table.update(itertools.islice(items, size))
+
+
+def _written_down(tables: list[dict[str, Any]]) -> tuple[list[int], list[str], list[Any]]:
+    contents = itertools.chain.from_iterable(map(dict.values, tables))
+    return list(map(len, tables)), list(itertools.chain.from_iterable(tables)), list(contents)
 
 
 @contextlib.contextmanager
@@ -178,16 +193,17 @@ def parts_of(module: nn.Module) -> list[nn.Module]:
     return list(parts)
 
 
-def tensors_of(module: nn.Module) -> dict[str, Tensor]:
-    """All parameters and buffers by name, faster than `named_parameters()` and `named_buffers()`."""
-    tensors: dict[str, Tensor] = {}
-    waiting = [("", module)]
-    while waiting:
-        prefix, part = waiting.pop()
-        for owned in (part._parameters, part._buffers):
-            tensors.update({prefix + name: t for name, t in owned.items() if t is not None})
-        waiting += [(f"{prefix}{name}.", m) for name, m in part._modules.items() if m is not None]
-    return tensors
+def tensors_of(module: nn.Module) -> list[Tensor]:
+    """All parameters and buffers, faster than `parameters()` and `buffers()`."""
+    tables: list[dict[str, Any]] = []
+    for part in parts_of(module):
+        tables += (part._parameters, part._buffers)
+    return [t for table in tables for t in table.values() if t is not None]
+
+
+def is_finite(tensor: Tensor) -> bool:
+    """Whether no value is NaN or infinite; one cheap sum where that is so."""
+    return math.isfinite(tensor.sum()) or bool(torch.isfinite(tensor).all())
 
 
 def device_of(module: nn.Module) -> torch.device:

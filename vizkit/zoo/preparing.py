@@ -12,6 +12,7 @@ from torch import Tensor
 from vizkit.errors import ImageError, UsageError
 from vizkit.images import Photo, read_image, to_tensor
 from vizkit.results import Box
+from vizkit.sessions import is_finite
 
 Interpolation = Literal["nearest", "bilinear", "bicubic", "lanczos"]
 
@@ -150,7 +151,7 @@ def _prepare_tensor(image: Tensor, preprocessing: Preprocessing, channels: int) 
     with torch.inference_mode(False):
         pixels = image.detach().clone()
     pixels = pixels.float() / 255 if pixels.dtype == torch.uint8 else pixels.float()
-    if not bool(torch.isfinite(pixels).all()):
+    if not is_finite(pixels):
         raise ImageError("the tensor image holds NaN or infinite values")
     if preprocessing.size is None or tuple(pixels.shape[1:]) == preprocessing.size:
         return _as_given(pixels, "tensor")

@@ -9,6 +9,7 @@ from torch import Tensor, nn
 
 from vizkit.errors import ImageError, ModelError, did_you_mean
 from vizkit.fingerprint import Fingerprint
+from vizkit.layernames import refuse_lazy
 from vizkit.sessions import first_tensor, tensors_of
 from vizkit.zoo.preparing import Prepared, Preprocessing, prepare
 
@@ -103,9 +104,10 @@ class VisionModel:
     @property
     def fingerprint(self) -> Fingerprint:
         """The weights' lazy hash: the same object as long as the same tensors stay unchanged."""
-        tensors = tensors_of(self.module)
-        if self._fingerprint is None or not self._fingerprint.describes(tensors):
-            self._fingerprint = Fingerprint(tensors)
+        if self._fingerprint is None or not self._fingerprint.describes(tensors_of(self.module)):
+            refuse_lazy(self.module)
+            named = dict(self.module.named_parameters()) | dict(self.module.named_buffers())
+            self._fingerprint = Fingerprint(named)
         return self._fingerprint
 
     def prepare(self, image: Any) -> Prepared:
