@@ -324,7 +324,7 @@ def test_what_forward_changes_in_the_module_is_taken_back(pixels, trace):
     assert trace(net) == before
 
 
-@pytest.mark.filterwarnings("ignore::DeprecationWarning")
+@pytest.mark.filterwarnings("ignore")  # TorchScript is on its way out
 def test_modules_that_cannot_be_kept_as_they_are_are_refused(pixels):
     traced = torch.jit.trace(TinyNet().eval(), torch.rand(1, 3, 16, 16))
     for net, words in ((traced, "TorchScript"), (nn.Sequential(nn.LazyConv2d(3, 3)), "lazy layer")):
