@@ -81,6 +81,13 @@ def _own(parameter: Parameter, command: str) -> click.Option:
             help=text,
             shell_complete=completing.classes,
         )
+    if parameter.role == "layer":
+        return options.option(
+            "-l",
+            flag,
+            command=command,
+            help="A layer's name or a unique ending of it; see `vizkit layers`. [default: chosen by itself]",
+        )
     if parameter.role == "seed":
         return options.option(
             flag,

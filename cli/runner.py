@@ -34,7 +34,7 @@ class Job:
         self.given = given
         self.style = {k: given[k] for k in STYLE}
         self.reading = {k: given[k] for k in READING}
-        own = [p for p in signature.parameters if p.role in (None, "seed")]
+        own = [p for p in signature.parameters if p.role in (None, "seed", "layer")]
         self.options = {p.name: given[p.name] for p in own}
         self.targets: tuple[str, ...] = tuple(given.get("target") or ())
         self.records: list[dict[str, Any]] = []
@@ -92,7 +92,7 @@ class Job:
             self._remember(task, record)
 
     def _batch_size(self) -> int:
-        from vizkit.explain import usual_batch
+        from vizkit.batches import usual_batch
 
         return self.given.get("batch") or usual_batch(self.model.device)
 

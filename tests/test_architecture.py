@@ -23,11 +23,16 @@ LAYERS = [
     ["results"],
     [
         *("sessions", "receptive", "coordinates", "coordinate_rules", "layernames", "hooks", "targets"),
+        "targetspecs",
         *("pixels", "decoding", "folders", "images", "colormaps", "frame", "typeset", "panels"),
     ],
     ["render", "zoo"],
-    ["failures", "explain"],
+    ["failures", "masks", "incremental"],
+    ["runs"],
+    ["batches", "fills"],
+    ["gradients", "cams", "explain"],
     ["registry"],
+    ["evaluation"],
     ["methods"],
     ["cli"],
 ]

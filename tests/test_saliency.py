@@ -110,17 +110,25 @@ def test_one_gives_one_and_sequences_give_lists_images_first(tiny, pixels):
     torch.testing.assert_close(both[3].attribution, vizkit.saliency(tiny, pixels[1], target=1).attribution)
 
 
-def test_smoothgrad_is_the_mean_over_the_seeded_noise(tiny, pixels):
-    result = vizkit.saliency(tiny, pixels[0], target=2, samples=7, noise=0.2, seed=5, batch=3)
+@pytest.mark.parametrize("average", ["smoothgrad", "vargrad", "squaregrad"])
+def test_noisy_copies_are_averaged_as_their_papers_say(tiny, pixels, average):
+    result = vizkit.saliency(
+        tiny, pixels[0], target=2, samples=7, noise=0.2, seed=5, batch=3, average=average
+    )
     net = tiny.eval()
-    generator = torch.Generator().manual_seed(5)
     deviation = 0.2 * float(pixels[0].max() - pixels[0].min())
-    expected = torch.zeros(3, 32, 32)
-    drawn = torch.cat([torch.randn((n, 3, 32, 32), generator=generator) for n in (3, 3, 1)])
-    for noise in drawn:
+    gradients = []
+    for k in range(7):
+        noise = torch.randn((3, 32, 32), generator=torch.Generator().manual_seed(5 * 1_000_003 + k))
         leaf = (pixels[0] + deviation * noise)[None].requires_grad_()
-        expected += torch.autograd.grad(net(leaf)[0, 2], leaf)[0][0]
-    torch.testing.assert_close(result.attribution, expected / 7, rtol=1e-4, atol=1e-7)
+        gradients.append(torch.autograd.grad(net(leaf)[0, 2], leaf)[0][0])
+    stacked = torch.stack(gradients)
+    expected = {
+        "smoothgrad": stacked.mean(0),
+        "vargrad": stacked.var(0, correction=0),
+        "squaregrad": stacked.square().mean(0),
+    }[average]
+    torch.testing.assert_close(result.attribution, expected, rtol=1e-4, atol=1e-7)
 
 
 def test_smoothgrad_repeats_by_seed_depends_on_it_and_not_on_the_batch(tiny, pixels):
@@ -222,7 +230,7 @@ class Crashing(nn.Module):
 
 class Maps(nn.Module):
     def forward(self, x):
-        return x * 2
+        return x.flatten(2) * 2
 
 
 @pytest.mark.parametrize(

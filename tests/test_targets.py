@@ -5,7 +5,8 @@ import torch
 
 from vizkit.errors import ModelError, UsageError
 from vizkit.hooks import capture
-from vizkit.targets import UnitTarget, parse_target
+from vizkit.targets import UnitTarget
+from vizkit.targetspecs import parse_target, region
 from vizkit.zoo.embedded import imagenet_labels
 
 LABELS = ("tabby", "tiger cat", "tiger", "crane bird", "crane", "a vs b", "conv: odd")
@@ -15,7 +16,7 @@ def score(target, net, pixels):
     layers = [name.partition("#")[0] for name in target.layers]
     with torch.no_grad(), capture(net, layers) as captured:
         raw = net(pixels)
-    return target.fix(raw).score(raw, raw, captured)
+    return target.fix(raw, captured).score(raw, raw, captured)
 
 
 @pytest.mark.parametrize(
@@ -98,7 +99,7 @@ def test_scores_are_what_they_say(tiny, pixels):
     torch.testing.assert_close(score(parse_target("fc:1", tiny, None), tiny, pixels), output[:, 1])
     mixed = score(parse_target("conv1:4 vs 0", tiny, None), tiny, pixels)
     torch.testing.assert_close(mixed, maps[:, 4].mean((1, 2)) - output[:, 0])
-    fixed = parse_target(None, tiny, None).fix(output)
+    fixed = parse_target(None, tiny, None).fix(output, {})
     assert [fixed.class_index(i) for i in range(2)] == best.tolist()
     assert fixed.of_image(1).class_index(0) == best[1]
 
@@ -155,8 +156,69 @@ def test_class_out_of_range_without_labels_is_found_at_the_output(tiny, pixels):
 
 
 def test_a_class_needs_a_classifier(tiny):
-    with pytest.raises(ModelError, match=r"\(2, 3, 4, 4\), not \(N, classes\)"):
-        parse_target(0, tiny, None).score(torch.zeros(2, 3, 4, 4), None, {})
+    with pytest.raises(ModelError, match=r"\(2, 3, 4\), not \(N, classes\)"):
+        parse_target(0, tiny, None).score(torch.zeros(2, 3, 4), None, {})
+
+
+SCENE = torch.randn(2, 4, 6, 8, generator=torch.Generator().manual_seed(3))
+VOC = ["__background__", "cat", "dog", "bird"]
+
+
+@pytest.mark.parametrize("measure", ["score", "probability", "rank"])
+def test_a_class_of_a_segmentation_is_its_mean_over_its_own_pixels(tiny, measure):
+    values = {
+        "score": SCENE,
+        "probability": SCENE.softmax(1),
+        "rank": -(SCENE[:, :, None] < SCENE[:, None]).sum(2).float(),
+    }[measure]
+    target = parse_target("dog", tiny, VOC).fix(SCENE, {})
+    expected = [values[n, 2][SCENE[n].argmax(0) == 2].mean() for n in range(2)]
+    torch.testing.assert_close(target.measure(measure, SCENE, None, {}), torch.stack(expected))
+    alone = target.of_image(1).measure(measure, SCENE[1:], None, {})  # the pixels stay those of image 1
+    torch.testing.assert_close(alone[0], expected[1])
+
+
+def test_the_top_class_of_a_segmentation_is_the_largest_that_is_not_background(tiny):
+    scene = torch.zeros(1, 4, 4, 4)
+    scene[0, 0], scene[0, 3, 0, :2], scene[0, 1, 3, 3] = 1, 5, 5
+    target = parse_target(None, tiny, VOC).fix(scene, {})
+    assert target.class_index(0) == 3
+    assert target.describe(0, VOC) == "bird in 12.5 % of the picture"
+    assert parse_target(None, tiny, None).fix(scene, {}).class_index(0) == 0
+    assert parse_target(None, tiny, VOC).fix(scene[:, :1], {}).class_index(0) == 0
+
+
+def test_masks_choose_the_pixels_and_the_class_in_them(tiny):
+    scene = torch.zeros(1, 4, 4, 4)
+    scene[0, 2, :2], scene[0, 1, 2:] = 1, 1
+    mask = torch.zeros(8, 8, dtype=torch.bool)
+    mask[4:6] = True  # the third row of the output
+    read = {"m.png": mask}.__getitem__
+    for spec in ("in m.png", region("m.png")):
+        target = parse_target(spec, tiny, VOC, read).fix(scene, {})
+        assert target.class_index(0) == 1
+        assert target.masks[0].nonzero()[:, 0].unique().tolist() == [2]
+    dog = parse_target("dog in m.png", tiny, VOC, read).fix(scene, {})
+    assert float(dog.score(scene, None, {})) == 0
+    assert parse_target(mask.numpy(), tiny, VOC, torch.from_numpy).fix(scene, {}).class_index(0) == 1
+    with pytest.raises(UsageError, match="segmentation"):
+        parse_target("dog in m.png", tiny, VOC, read).score(torch.zeros(1, 4), None, {})
+    with pytest.raises(UsageError, match="one class"):
+        parse_target("conv1:2 in m.png", tiny, VOC, read)
+
+
+def test_the_peak_of_a_channel_stays_where_it_was_in_the_clean_picture(tiny, pixels):
+    with torch.no_grad(), capture(tiny, ["conv1"]) as captured:
+        output = tiny(pixels)
+    maps = captured["conv1"]
+    target = parse_target("conv1:3,max", tiny, None)
+    torch.testing.assert_close(target.score(output, output, captured), maps[:, 3].flatten(1).amax(1))
+    fixed = target.fix(output, captured).of_image(1)
+    place = int(maps[1, 3].argmax())
+    torch.testing.assert_close(
+        fixed.score(output, output, {"conv1": maps.neg()}), -maps[:, 3].flatten(1)[:, place]
+    )
+    assert fixed.describe(0, None) == "conv1:3,max"
 
 
 def test_every_imagenet_label_is_found_by_itself(tiny):

@@ -18,6 +18,7 @@ _HOMES = {
     "relu_rule": "vizkit.hooks",
     "session": "vizkit.sessions",
     "list_layers": "vizkit.layernames",
+    "region": "vizkit.targetspecs",
     "Heatmap": "vizkit.results",
     "VizkitError": "vizkit.errors",
 }

@@ -9,6 +9,7 @@ from vizkit.layernames import list_layers as list_layers
 from vizkit.methods.saliency import saliency as saliency
 from vizkit.results import Heatmap as Heatmap
 from vizkit.sessions import session as session
+from vizkit.targetspecs import region as region
 from vizkit.zoo import VisionModel as VisionModel
 from vizkit.zoo import load_model as load_model
 from vizkit.zoo import wrap as wrap

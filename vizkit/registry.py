@@ -28,6 +28,8 @@ Images = Annotated[Any, Role("images")]
 """One picture or a sequence: path, PIL image, uint8 array, tensor (C, H, W) or (N, C, H, W)."""
 Target = Annotated[Any, Role("target")]
 """None (the top class), an index, a class name, "a vs b", "layer:channel[,y,x]", a callable; or a list."""
+Layer = Annotated[str | None, Role("layer")]
+"""A layer's name or a unique ending of it, `name#k` for its k-th call; None for a choice by itself."""
 Seed = Annotated[int, Role("seed")]
 """Where the random numbers start; the same seed gives the same result."""
 OnStep = Annotated[Callable[[int, int], None] | None, Role("on_step")]

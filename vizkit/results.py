@@ -124,6 +124,7 @@ class Heatmap(Result):
     signed: whether values have a meaningful sign (drawn with a diverging colour map).
     prediction: the most probable classes, best first (empty when the output is no classification).
     target_index: the class explained, where the target is one class.
+    details: the technique's own figures (the error of an approximation, say), plain JSON values.
     """
 
     values: "Tensor"
@@ -135,6 +136,7 @@ class Heatmap(Result):
     target_score: float | None = None
     target_probability: float | None = None
     target_index: int | None = None
+    details: Mapping[str, Any] = field(default_factory=dict)
 
     def figures(self) -> dict[str, Any]:
         """Prediction, target with score, and the range of the values."""
@@ -146,6 +148,7 @@ class Heatmap(Result):
             "target_probability": self.target_probability,
             "values_min": float(self.values.min()),
             "values_max": float(self.values.max()),
+            **self.details,
         }
 
 
@@ -216,4 +219,7 @@ def _plain(value: Any) -> Any:
         return value
     if isinstance(value, list | tuple):
         return [_plain(v) for v in value]
+    shape = getattr(value, "shape", None) or getattr(value, "size", None)
+    if shape is not None:  # a picture given as an option
+        return f"{type(value).__name__} {' x '.join(str(s) for s in shape)}"
     return getattr(value, "__name__", str(value))

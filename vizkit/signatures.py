@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 METHODS_FOLDER = Path(__file__).parent / "methods"
-ROLES = ("model", "images", "target", "seed", "on_step")
+ROLES = ("model", "images", "target", "layer", "seed", "on_step")
 
 
 @dataclass(frozen=True)
@@ -133,5 +133,5 @@ def _kind(expression: ast.expr) -> tuple[type, tuple[str, ...]]:
         choices = ast.literal_eval(expression.slice)
         return str, choices if isinstance(choices, tuple) else (choices,)
     if isinstance(expression, ast.Name):
-        return {"int": int, "float": float, "bool": bool, "str": str}[expression.id], ()
+        return {"int": int, "float": float, "bool": bool, "str": str, "Any": str}[expression.id], ()
     raise ValueError(f"an option's type is int, float, bool, str or Literal, not {ast.unparse(expression)}")

@@ -4,18 +4,19 @@ Every target turns a batch's output into one score an image, the unnormalised on
 probabilities): Simonyan et al. 2014, section 3.
 """
 
-import operator
-import re
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
-from typing import Any
+from dataclasses import dataclass, replace
+from typing import Any, Literal
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
-from vizkit.errors import ModelError, UsageError, did_you_mean, one_line
-from vizkit.layernames import find_layer
+from vizkit.errors import ModelError, UsageError, one_line
+
+Measure = Literal["score", "probability", "rank"]
+"""What is read off a target: its score (logit, activation), the class's probability (softmax), or its rank:
+minus the number of classes with a higher score, so that 0 is the top."""
 
 
 class Target(ABC):
@@ -27,8 +28,16 @@ class Target(ABC):
     def score(self, output: Tensor | None, raw: Any, captured: Mapping[str, Tensor]) -> Tensor:
         """(N,) scores from the selected output, the net's raw output and the captured layers."""
 
-    def fix(self, output: Tensor) -> "Target":
-        """The target made definite on the unperturbed batch's output; most are definite already."""
+    def measure(
+        self, measure: Measure, output: Tensor | None, raw: Any, captured: Mapping[str, Tensor]
+    ) -> Tensor:
+        """(N,) scores, probabilities or ranks. Raises `UsageError` where the target is no class."""
+        if measure != "score":
+            raise UsageError(f"the {measure} is that of a class; take the score of any other target")
+        return self.score(output, raw, captured)
+
+    def fix(self, output: Tensor, captured: Mapping[str, Tensor]) -> "Target":
+        """The target made definite on the unperturbed batch; most are definite already."""
         return self
 
     def of_image(self, index: int) -> "Target":
@@ -46,14 +55,34 @@ class Target(ABC):
 
 @dataclass(frozen=True)
 class TopClass(Target):
-    """Each image's most probable class, fixed before anything is perturbed."""
+    """Each image's most probable class, fixed before anything is perturbed.
+
+    In a segmentation output (N, classes, H, W): the class with most pixels in `mask` (H, W), or anywhere,
+    the `background` class only where there is no other; over the mask, or over that class's pixels.
+    """
+
+    background: int | None = None
+    mask: Tensor | None = None
+
+    def measure(
+        self, measure: Measure, output: Tensor | None, raw: Any, captured: Mapping[str, Tensor]
+    ) -> Tensor:
+        """(N,) of each image's top class."""
+        return self._fixed(output).measure(measure, output, raw, captured)
 
     def score(self, output: Tensor | None, raw: Any, captured: Mapping[str, Tensor]) -> Tensor:
         """(N,) scores of each image's top class."""
-        return self.fix(class_scores(output)).score(output, raw, captured)
+        return self._fixed(output).score(output, raw, captured)
 
-    def fix(self, output: Tensor) -> "ClassTarget":
-        """The classes that are on top in `output` (N, classes)."""
+    def fix(self, output: Tensor, captured: Mapping[str, Tensor]) -> Target:
+        """The classes that are on top in `output`."""
+        return self._fixed(output)
+
+    def _fixed(self, output: Tensor | None) -> Target:
+        if output is not None and output.ndim == 4:
+            return _region(output.detach(), None, self.mask, self.background)
+        if self.mask is not None:
+            raise UsageError("a mask is a target of segmentation models, whose output is (N, classes, H, W)")
         return ClassTarget(tuple(class_scores(output).argmax(1).tolist()))
 
     def describe(self, index: int, labels: Sequence[str] | None) -> str:
@@ -63,21 +92,42 @@ class TopClass(Target):
 
 @dataclass(frozen=True)
 class ClassTarget(Target):
-    """The score (logit) of a class: one for all images, or one for each image of a batch."""
+    """A class: one for all images, or one for each image of a batch.
+
+    In a segmentation output (N, classes, H, W) its mean over `mask` (H, W), or over the pixels where the
+    unperturbed net says that class (over all where it says so nowhere).
+    """
 
     classes: tuple[int, ...]
+    mask: Tensor | None = None
+
+    def measure(
+        self, measure: Measure, output: Tensor | None, raw: Any, captured: Mapping[str, Tensor]
+    ) -> Tensor:
+        """(N,) logits, probabilities or ranks."""
+        if output is not None and output.ndim == 4:
+            return self.fix(output, captured).measure(measure, output, raw, captured)
+        if self.mask is not None:
+            raise UsageError("a mask is a target of segmentation models, whose output is (N, classes, H, W)")
+        scores = class_scores(output)
+        _check_class(max(self.classes), scores)
+        index = torch.tensor(self.classes, device=scores.device)
+        return measured(measure, scores, index.expand(len(scores)))
 
     def score(self, output: Tensor | None, raw: Any, captured: Mapping[str, Tensor]) -> Tensor:
         """(N,) logits."""
-        scores = class_scores(output)
-        if scores.shape[1] <= max(self.classes):
-            raise UsageError(_out_of_range(max(self.classes), scores.shape[1]))
-        index = torch.tensor(self.classes, device=scores.device)
-        return scores.gather(1, index.expand(len(scores))[:, None])[:, 0]
+        return self.measure("score", output, raw, captured)
+
+    def fix(self, output: Tensor, captured: Mapping[str, Tensor]) -> Target:
+        """The class over its pixels, in a segmentation output; else itself."""
+        if output.ndim != 4:
+            return self
+        _check_class(max(self.classes), output)
+        return _region(output.detach(), self.classes[0], self.mask, None)
 
     def of_image(self, index: int) -> "ClassTarget":
         """The class of image `index`."""
-        return ClassTarget((self.class_index(index),))
+        return replace(self, classes=(self.class_index(index),))
 
     def class_index(self, index: int) -> int:
         """The class of image `index`."""
@@ -86,6 +136,72 @@ class ClassTarget(Target):
     def describe(self, index: int, labels: Sequence[str] | None) -> str:
         """The class's label, or `class 7` where the model has none."""
         return label_of(self.class_index(index), labels)
+
+
+@dataclass(frozen=True, eq=False)
+class RegionTarget(Target):
+    """The mean of a class over some pixels of a segmentation output (N, classes, H, W).
+
+    classes: one an image; masks: (N, H, W) bool, no image's empty.
+    """
+
+    classes: tuple[int, ...]
+    masks: Tensor
+
+    def measure(
+        self, measure: Measure, output: Tensor | None, raw: Any, captured: Mapping[str, Tensor]
+    ) -> Tensor:
+        """(N,) means over the pixels."""
+        if output is None or output.ndim != 4:
+            raise ModelError("the output changed its shape: it was (N, classes, H, W)")
+        count = len(output)
+        index = torch.tensor(self.classes, device=output.device).expand(count)
+        masks = self.masks.to(output).expand(count, -1, -1)
+        maps = measured(measure, output, index[:, None, None].expand(-1, *output.shape[2:]))
+        return (maps * masks).sum((1, 2)) / masks.sum((1, 2))
+
+    def score(self, output: Tensor | None, raw: Any, captured: Mapping[str, Tensor]) -> Tensor:
+        """(N,) mean logits."""
+        return self.measure("score", output, raw, captured)
+
+    def of_image(self, index: int) -> "RegionTarget":
+        """The class and the pixels of image `index`."""
+        return RegionTarget((self.class_index(index),), self.masks[index : index + 1])
+
+    def class_index(self, index: int) -> int:
+        """The class of image `index`."""
+        return self.classes[index if len(self.classes) > 1 else 0]
+
+    def describe(self, index: int, labels: Sequence[str] | None) -> str:
+        """The class's label and the share of the picture that is looked at."""
+        share = float(self.masks[index if len(self.masks) > 1 else 0].float().mean())
+        return f"{label_of(self.class_index(index), labels)} in {100 * share:.1f} % of the picture"
+
+
+def _region(output: Tensor, index: int | None, mask: Tensor | None, background: int | None) -> RegionTarget:
+    """The target over `mask`, or over the class's own pixels, for each image of a segmentation output."""
+    winners = output.argmax(1)
+    if mask is not None:
+        inside = _at_size(mask, output.shape[2:]).to(output.device).expand_as(winners)
+    else:
+        inside = torch.ones_like(winners, dtype=torch.bool)
+    classes = []
+    masks = []
+    for winner, part in zip(winners, inside, strict=True):
+        counts = winner[part].bincount(minlength=output.shape[1])
+        if background is not None and bool(counts.sum() > counts[background]):
+            counts[background] = 0
+        chosen = int(counts.argmax()) if index is None else index
+        own = winner == chosen
+        classes.append(chosen)
+        masks.append(part if mask is not None or not bool(own.any()) else own)
+    return RegionTarget(tuple(classes), torch.stack(masks))
+
+
+def _at_size(mask: Tensor, size: Sequence[int]) -> Tensor:
+    """A mask (h, w) at the output's size, true where at least half is; never empty."""
+    share = torch.nn.functional.interpolate(mask.float()[None, None], tuple(size), mode="area")[0, 0]
+    return share >= min(0.5, float(share.max()))
 
 
 @dataclass(frozen=True)
@@ -108,13 +224,7 @@ class UnitTarget(Target):
 
     def score(self, output: Tensor | None, raw: Any, captured: Mapping[str, Tensor]) -> Tensor:
         """(N,) activations."""
-        maps = self._maps(captured)
-        if self.channel >= maps.shape[1]:
-            count = maps.shape[1]
-            raise UsageError(
-                f"layer {self.layer!r} has {count} channels (0 to {count - 1}), not {self.channel}"
-            )
-        values = maps[:, self.channel]
+        values = _channel(self.layer, self.channel, captured)
         if self.position is None:
             return values.flatten(1).mean(1) if values.ndim > 1 else values
         y, x = self.position
@@ -123,24 +233,64 @@ class UnitTarget(Target):
             raise UsageError(f"layer {self.layer!r} has {size} positions; {y},{x} is outside (y,x from 0)")
         return values[:, y, x]
 
-    def _maps(self, captured: Mapping[str, Tensor]) -> Tensor:
-        """The layer's output with the channels in the second place."""
-        maps = captured.get(self.layer)
-        if maps is None:
-            layer, _, call = self.layer.partition("#")
-            times = f" {call} times" if call else ""
-            raise UsageError(f"layer {layer!r} does not run{times} when this model does; choose another")
-        if maps.ndim < 2 or not maps.is_floating_point():
-            raise UsageError(
-                f"layer {self.layer!r} gives {maps.dtype} {tuple(maps.shape)}: no channels to choose"
-            )
-        last = maps.ndim == 3 or (maps.ndim == 4 and maps.shape[1] == maps.shape[2] != maps.shape[3])
-        return maps.movedim(-1, 1) if last else maps
-
     def describe(self, index: int, labels: Sequence[str] | None) -> str:
         """As it is written: `layer:channel,y,x`."""
         where = "" if self.position is None else ",{},{}".format(*self.position)
         return f"{self.layer}:{self.channel}{where}"
+
+
+@dataclass(frozen=True)
+class PeakTarget(Target):
+    """A channel at the position where it is strongest in each unperturbed image: `layer:channel,max`.
+
+    `places`: that position, flat, of each image; None until it is fixed.
+    """
+
+    layer: str
+    channel: int
+    places: tuple[int, ...] | None = None
+
+    @property
+    def layers(self) -> tuple[str, ...]:  # type: ignore[override]
+        """The one layer."""
+        return (self.layer,)
+
+    def score(self, output: Tensor | None, raw: Any, captured: Mapping[str, Tensor]) -> Tensor:
+        """(N,) activations."""
+        values = _channel(self.layer, self.channel, captured).flatten(1)
+        places = values.argmax(1).tolist() if self.places is None else self.places
+        index = torch.tensor(places, device=values.device).expand(len(values))
+        return values.gather(1, index[:, None])[:, 0]
+
+    def fix(self, output: Tensor, captured: Mapping[str, Tensor]) -> "PeakTarget":
+        """The unit of each image."""
+        values = _channel(self.layer, self.channel, captured).flatten(1)
+        return replace(self, places=tuple(values.argmax(1).tolist()))
+
+    def of_image(self, index: int) -> "PeakTarget":
+        """The unit of image `index`."""
+        return self if self.places is None else replace(self, places=(self.places[index],))
+
+    def describe(self, index: int, labels: Sequence[str] | None) -> str:
+        """As it is written."""
+        return f"{self.layer}:{self.channel},max"
+
+
+def _channel(layer: str, channel: int, captured: Mapping[str, Tensor]) -> Tensor:
+    """(N, ...) activations of a channel, the channels being in the second or, in tokens, the last place."""
+    maps = captured.get(layer)
+    if maps is None:
+        name, _, call = layer.partition("#")
+        times = f" {call} times" if call else ""
+        raise UsageError(f"layer {name!r} does not run{times} when this model does; choose another")
+    if maps.ndim < 2 or not maps.is_floating_point():
+        raise UsageError(f"layer {layer!r} gives {maps.dtype} {tuple(maps.shape)}: no channels to choose")
+    last = maps.ndim == 3 or (maps.ndim == 4 and maps.shape[1] == maps.shape[2] != maps.shape[3])
+    maps = maps.movedim(-1, 1) if last else maps
+    if channel >= maps.shape[1]:
+        count = maps.shape[1]
+        raise UsageError(f"layer {layer!r} has {count} channels (0 to {count - 1}), not {channel}")
+    return maps[:, channel]
 
 
 @dataclass(frozen=True)
@@ -157,7 +307,22 @@ class Difference(Target):
 
     def score(self, output: Tensor | None, raw: Any, captured: Mapping[str, Tensor]) -> Tensor:
         """(N,) differences."""
-        return self.first.score(output, raw, captured) - self.second.score(output, raw, captured)
+        return self.measure("score", output, raw, captured)
+
+    def measure(
+        self, measure: Measure, output: Tensor | None, raw: Any, captured: Mapping[str, Tensor]
+    ) -> Tensor:
+        """(N,) differences."""
+        first, second = (t.measure(measure, output, raw, captured) for t in (self.first, self.second))
+        return first - second
+
+    def fix(self, output: Tensor, captured: Mapping[str, Tensor]) -> "Difference":
+        """Both fixed."""
+        return Difference(self.first.fix(output, captured), self.second.fix(output, captured))
+
+    def of_image(self, index: int) -> "Difference":
+        """Those of image `index`."""
+        return Difference(self.first.of_image(index), self.second.of_image(index))
 
     def describe(self, index: int, labels: Sequence[str] | None) -> str:
         """`a vs b`."""
@@ -189,96 +354,23 @@ class FunctionTarget(Target):
         return getattr(self.function, "__name__", type(self.function).__name__)
 
 
-# --- reading a target ---
-
-_UNIT = re.compile(r"^(?P<layer>.+):(?P<channel>-?\d+)(?:,(?P<y>-?\d+),(?P<x>-?\d+))?$")
-
-
-def parse_target(spec: Any, module: nn.Module, labels: Sequence[str] | None) -> Target:
-    """`spec` as a `Target`: None, an index, a class name, "a vs b", "layer:channel[,y,x]", a callable.
-
-    Raises `UsageError` for what is unknown, ambiguous, negative or out of range, with suggestions.
-    """
-    if spec is None:
-        return TopClass()
-    if isinstance(spec, Target):
-        return spec
-    if hasattr(spec, "__index__") and not isinstance(spec, bool | Tensor):
-        return _class_by_index(operator.index(spec), labels)
-    if isinstance(spec, str):
-        return _parse_text(spec.strip(), module, labels)
-    if callable(spec):
-        return FunctionTarget(spec)
-    raise UsageError(
-        f"a target is an index, a name, 'layer:channel' or a function, not {type(spec).__name__}"
-    )
+def measured(measure: Measure, scores: Tensor, index: Tensor) -> Tensor:
+    """What is read off the class `index` (N, ...) of `scores` (N, classes, ...): (N, ...)."""
+    own = scores.gather(1, index[:, None])
+    if measure == "probability":
+        return scores.float().softmax(1).gather(1, index[:, None])[:, 0]
+    return own[:, 0] if measure == "score" else -(scores > own).sum(1).float()
 
 
-def _parse_text(text: str, module: nn.Module, labels: Sequence[str] | None) -> Target:
-    if labels and text in labels:  # a label may itself hold ':' or ' vs '
-        return class_by_name(text, labels)
-    sides = re.split(r"\s+vs(?:\s+|$)", text)
-    if len(sides) == 2:
-        return Difference(*(_parse_text(side.strip(), module, labels) for side in sides))
-    if re.fullmatch(r"[+-]?\d+", text):
-        return _class_by_index(int(text), labels)
-    if match := _UNIT.match(text):
-        return _unit(match, module)
-    if not text:
-        raise UsageError("the target is empty; give a class name, its index, or layer:channel")
-    return class_by_name(text, labels)
-
-
-def _unit(match: "re.Match[str]", module: nn.Module) -> UnitTarget:
-    layer, again, call = match["layer"].partition("#")
-    if again and not re.fullmatch("[1-9][0-9]*", call):
-        raise UsageError(f"{match.string!r}: after # comes the number of the layer's call, from 1")
-    name = find_layer(module, layer)[0] + (f"#{call}" if call else "")
-    numbers = [int(match[k]) for k in ("channel", "y", "x") if match[k] is not None]
-    if min(numbers) < 0:
-        raise UsageError(
-            f"{match.string!r}: channels and positions count from 0, negative ones are not accepted"
-        )
-    return UnitTarget(name, numbers[0], (numbers[1], numbers[2]) if len(numbers) == 3 else None)
-
-
-def _class_by_index(index: int, labels: Sequence[str] | None) -> ClassTarget:
-    if index < 0 or (labels and index >= len(labels)):
-        raise UsageError(_out_of_range(index, len(labels) if labels else None))
-    return ClassTarget((index,))
-
-
-def _out_of_range(index: int, count: int | None) -> str:
+def out_of_range(index: int, count: int | None) -> str:
+    """The message for a class that the model does not have."""
     allowed = f"0 to {count - 1}" if count else "0 and up"
     return f"class {index} is out of range; the model's classes are {allowed}"
 
 
-def class_by_name(name: str, labels: Sequence[str] | None) -> ClassTarget:
-    """The one class whose label is `name` (its case decides between two), else has it as whole words, else
-    as a part.
-
-    Raises `UsageError` when several fit (they are listed) or none does (close ones are suggested).
-    """
-    if not labels:
-        raise UsageError(f"no class {name!r}: this model has no class names; give an index, or labels")
-    wanted = name.lower()
-    word = re.compile(rf"(?<!\w){re.escape(wanted)}(?!\w)")
-    tests: list[Callable[[str], Any]] = [
-        lambda k: k == name,
-        lambda k: k.lower() == wanted,
-        lambda k: word.search(k.lower()),
-        lambda k: wanted in k.lower(),
-    ]
-    for test in tests:
-        hits = [i for i, label in enumerate(labels) if test(label)]
-        if len(hits) == 1:
-            return ClassTarget((hits[0],))
-        if hits:
-            listed = ", ".join(f"{labels[i]} ({i})" for i in hits[:8]) + (", ..." if len(hits) > 8 else "")
-            raise UsageError(f"{name!r} fits {len(hits)} classes: {listed}; be more exact or give the index")
-    raise UsageError(
-        f"no class {name!r}{did_you_mean(name, labels) or '; `vizkit models --classes` lists them'}"
-    )
+def _check_class(index: int, scores: Tensor) -> None:
+    if scores.shape[1] <= index:
+        raise UsageError(out_of_range(index, scores.shape[1]))
 
 
 def label_of(index: int, labels: Sequence[str] | None) -> str:
