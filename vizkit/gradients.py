@@ -104,6 +104,21 @@ class _Moments:
         return variance if how == "vargrad" else variance + self.mean.square()
 
 
+def rectified_maps(
+    run: Run, rule: ReluRule, copies: Copies, on_step: Step = None
+) -> tuple[list[Tensor], list[str]]:
+    """`rectified` gradients of the batch, averaged over noisy copies where there are any, and notes."""
+    if not copies.samples:
+        return rectified(run, rule)
+    notes: list[str] = []
+
+    def attribute(pixels: Tensor, image: int) -> list[Tensor]:
+        gradients, notes[:] = rectified(run, rule, pixels, image)
+        return gradients
+
+    return averaged(run, attribute, copies, on_step), notes
+
+
 def rectified(
     run: Run, rule: ReluRule, pixels: Tensor | None = None, image: int | None = None
 ) -> tuple[list[Tensor], list[str]]:
