@@ -7,8 +7,11 @@ from vizkit.images import load_image as load_image
 from vizkit.images import read_image as read_image
 from vizkit.layernames import list_layers as list_layers
 from vizkit.methods.deconvnet import deconvnet as deconvnet
+from vizkit.methods.grad_cam import grad_cam as grad_cam
 from vizkit.methods.guided_backprop import guided_backprop as guided_backprop
+from vizkit.methods.guided_grad_cam import guided_grad_cam as guided_grad_cam
 from vizkit.methods.integrated_gradients import integrated_gradients as integrated_gradients
+from vizkit.methods.rise import rise as rise
 from vizkit.methods.saliency import saliency as saliency
 from vizkit.results import Heatmap as Heatmap
 from vizkit.sessions import session as session

@@ -21,14 +21,16 @@ from vizkit.sessions import first_tensor
 
 
 @contextlib.contextmanager
-def capture(module: nn.Module, names: Iterable[str], *, detach: bool = False) -> Iterator[dict[str, Tensor]]:
+def capture(
+    module: nn.Module, names: Iterable[str], *, detach: bool | int = False
+) -> Iterator[dict[str, Tensor]]:
     """The outputs of the named layers, filled into the yielded dict by each forward pass in the block.
 
     A layer's output appears under its full name (its last call) and, for a layer that is called
     several times, as `name#1`, `name#2`, ... The stored tensor is the one in the graph: the net goes
     on with a copy, so an in-place operation behind the layer cannot overwrite what was stored, and
     `torch.autograd.grad(score, stored)` works. `detach=True` cuts the graph at the layer: only what
-    lies above is recorded, which is all that Grad-CAM needs.
+    lies above is recorded, which is all that Grad-CAM needs; a number: only up to the so-many-th call.
 
     Raises `UsageError` for a name that is no layer. The hooks are gone after the block.
     """
@@ -41,7 +43,9 @@ def capture(module: nn.Module, names: Iterable[str], *, detach: bool = False) ->
         yield outputs
 
 
-def _storing(outputs: dict[str, Tensor], name: str, detach: bool) -> Callable[[nn.Module, Any, Any], Any]:
+def _storing(
+    outputs: dict[str, Tensor], name: str, detach: bool | int
+) -> Callable[[nn.Module, Any, Any], Any]:
     calls = 0
 
     def hook(_module: nn.Module, _inputs: Any, output: Any) -> Any:
@@ -50,7 +54,8 @@ def _storing(outputs: dict[str, Tensor], name: str, detach: bool) -> Callable[[n
         if tensor is None:
             raise ModelError(f"layer {name!r} gives {type(output).__name__} without a tensor; choose another")
         calls += 1
-        stored = tensor.detach().requires_grad_() if detach and tensor.is_floating_point() else tensor
+        cut = (detach is True or calls <= detach) and tensor.is_floating_point()
+        stored = tensor.detach().requires_grad_() if cut else tensor
         outputs[name] = outputs[f"{name}#{calls}"] = stored
         return _replaced(output, stored.clone())
 

@@ -10,7 +10,7 @@ from vizkit.errors import ModelError, UsageError
 from vizkit.failures import raw_output
 from vizkit.hooks import capture
 from vizkit.sessions import is_finite
-from vizkit.targets import FunctionTarget, Measure, Target
+from vizkit.targets import ClassTarget, FunctionTarget, Measure, RegionTarget, Target, TopClass
 from vizkit.zoo import VisionModel
 
 
@@ -37,26 +37,52 @@ class Run:
         with torch.no_grad():
             self._forward(self.pixels)
 
-    def measure(self, pixels: Tensor, image: int, measure: Measure = "score") -> list[Tensor]:
+    def measure(
+        self,
+        pixels: Tensor,
+        image: int,
+        measure: Measure | Sequence[Measure] = "score",
+        count: int | None = None,
+    ) -> list[Tensor]:
         """(n,) a target: its score, probability or rank for `pixels`, perturbed copies of one image.
 
-        No gradients are kept. Raises `UsageError` where the target has no such measure.
+        `measure` may be one a target; `count` is n where a hook makes more of one picture. No gradients
+        are kept. Raises `UsageError` where the target has no such measure.
         """
         targets = [t.of_image(image) for t in self.targets]
         with torch.no_grad():
             try:
-                return self._scores(pixels, targets, measure)[2]
+                return self._scores(pixels, targets, measure, count)[2]
             except OneAtATimeError:
+                if count is not None:
+                    raise
                 singles = [self._scores(p[None], targets, measure)[2] for p in pixels]
                 return [torch.cat(column) for column in zip(*singles, strict=True)]
 
     def read(
-        self, raw: Any, captured: dict[str, Tensor], count: int, image: int, measure: Measure = "score"
+        self,
+        raw: Any,
+        captured: dict[str, Tensor],
+        count: int,
+        image: int,
+        measure: Measure | Sequence[Measure] = "score",
     ) -> list[Tensor]:
         """(count,) a target: as `measure`, from outputs that were computed elsewhere."""
-        output = self._selected(raw)
-        targets = [t.of_image(image) for t in self.targets]
-        return [_one_each(t.measure(measure, output, raw, captured), count) for t in targets]
+        output, targets = self._selected(raw), [t.of_image(image) for t in self.targets]
+        return _measured(targets, measure, output, raw, captured, count)
+
+    def natural_measures(self) -> list[Measure]:
+        """For each target: the probability of a class, the score of anything else."""
+        classes = ClassTarget | RegionTarget | TopClass
+        return ["probability" if isinstance(t, classes) else "score" for t in self.targets]
+
+    def layer_output(self, layer: str) -> tuple[Tensor, int]:
+        """A layer's output for the clean pixels, without gradients, and how often the layer ran."""
+        name = layer.partition("#")[0]
+        with torch.no_grad(), capture(self.model.module, [name]) as captured:
+            self._forward(self.pixels)
+        _check_ran(layer, captured)
+        return captured[layer], sum(key.startswith(f"{name}#") for key in captured)
 
     def gradients(self, pixels: Tensor | None = None, image: int | None = None) -> list[Tensor]:
         """The gradient of each target's score to the pixels, (N, C, H, W) a target.
@@ -78,11 +104,10 @@ class Run:
         The graph starts at the layer, so what lies below costs a forward pass only. `layer`: as in
         `capture`, `name#k` for the k-th call. Raises `ModelError` where a score does not depend on it.
         """
-        name = layer.partition("#")[0]
-        with capture(self.model.module, [name], detach=True) as captured:
+        name, _, call = layer.partition("#")
+        with capture(self.model.module, [name], detach=int(call) if call else True) as captured:
             scores = self._forward(self.pixels)
-        if layer not in captured:
-            raise UsageError(f"layer {layer!r} does not run when this model does; choose another")
+        _check_ran(layer, captured)
         maps = captured[layer]
         if not maps.requires_grad:
             raise ModelError(f"layer {layer!r} gives {maps.dtype}, which has no gradient; choose another")
@@ -97,14 +122,17 @@ class Run:
         return scores
 
     def _scores(
-        self, pixels: Tensor, targets: Sequence[Target], measure: Measure = "score"
+        self,
+        pixels: Tensor,
+        targets: Sequence[Target],
+        measure: Measure | Sequence[Measure] = "score",
+        count: int | None = None,
     ) -> tuple[Tensor | None, dict[str, Tensor], list[Tensor]]:
         layers = [name.partition("#")[0] for t in targets for name in t.layers]
         with capture(self.model.module, layers) as captured:
             raw = raw_output(self.model, pixels)
         output = self._selected(raw)
-        measured = [t.measure(measure, output, raw, captured) for t in targets]
-        return output, captured, [_one_each(m, len(pixels)) for m in measured]
+        return output, captured, _measured(targets, measure, output, raw, captured, count or len(pixels))
 
     def _selected(self, raw: Any) -> Tensor | None:
         try:
@@ -119,6 +147,24 @@ class Run:
         if not is_finite(output.detach()):
             raise ModelError("the model's output holds NaN or infinite values; its weights are broken")
         return output
+
+
+def _measured(
+    targets: Sequence[Target],
+    measure: Measure | Sequence[Measure],
+    output: Tensor | None,
+    raw: Any,
+    captured: dict[str, Tensor],
+    count: int,
+) -> list[Tensor]:
+    kinds = [measure] * len(targets) if isinstance(measure, str) else measure
+    pairs = zip(targets, kinds, strict=True)
+    return [_one_each(t.measure(kind, output, raw, captured), count) for t, kind in pairs]
+
+
+def _check_ran(layer: str, captured: dict[str, Tensor]) -> None:
+    if layer not in captured:
+        raise UsageError(f"layer {layer!r} does not run when this model does; choose another")
 
 
 def _gradients(scores: Sequence[Tensor], leaf: Tensor, where: str) -> list[Tensor]:
