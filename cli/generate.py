@@ -42,7 +42,7 @@ def command_for(name: str) -> click.Command:
         "Picture": options.image_options(title) if signature.has("images") else [],
         "Output": [
             *options.output_options(title),
-            *options.style_options(title),
+            *options.style_options(title, signature.layouts),
             *options.talk_options(title),
         ],
     }

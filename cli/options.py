@@ -1,6 +1,6 @@
 """The options that many commands share, from one place."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import click
@@ -87,15 +87,15 @@ def output_options(command: str) -> list[click.Parameter]:
     ]
 
 
-def style_options(command: str) -> list[click.Parameter]:
+def style_options(command: str, layouts: Sequence[str]) -> list[click.Parameter]:
     """How a heat map is drawn."""
 
     def named(*names: str, **settings: Any) -> click.Option:
         return option(*names, command=command, **settings)
 
-    layouts, themes = click.Choice(["figure", "overlay", "map"]), click.Choice(["light", "dark"])
+    themes = click.Choice(["light", "dark"])
     return [
-        named("--layout", type=layouts, default="figure", help="All three panels, or one."),
+        named("--layout", type=click.Choice(layouts), default=layouts[0], help="All panels, or one."),
         named(
             "--width", type=click.IntRange(64, 20_000), default=1200, help="Width of the picture in pixels."
         ),

@@ -17,7 +17,7 @@ from typing import Annotated, Any, Literal, ParamSpec, TypeVar, Union, get_args,
 
 from vizkit.errors import UsageError, did_you_mean
 from vizkit.results import Result
-from vizkit.signatures import Between, Role
+from vizkit.signatures import LAYOUTS, Between, Role
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -36,6 +36,7 @@ OnStep = Annotated[Callable[[int, int], None] | None, Role("on_step")]
 """Called with (steps done, steps in all)."""
 
 Section = Literal["explain", "look inside", "paint", "judge"]
+Gives = Literal["heatmap", "sheet", "segmentation"]
 
 
 @dataclass(frozen=True)
@@ -48,19 +49,27 @@ class Method:
     title: str
     paper: str
     example: str
+    gives: Gives = "heatmap"
+    layouts: tuple[str, ...] = LAYOUTS
 
 
 METHODS: dict[str, Method] = {}
 
 
 def method(
-    *, section: Section, title: str, paper: str, example: str
+    *,
+    section: Section,
+    title: str,
+    paper: str,
+    example: str,
+    gives: Gives = "heatmap",
+    layouts: tuple[str, ...] = LAYOUTS,
 ) -> Callable[[Callable[P, R]], Callable[P, R]]:
     """Register a function as a technique.
 
     The registered function checks its options as the command line does (choices, ranges) and stamps
     the results with its name, title, options and seed. `title` is what a figure says of it: "name: what
-    its values mean". A name that is taken is refused.
+    its values mean"; `gives` the kind of result, `layouts` the ways to draw it. A taken name is refused.
     """
 
     def register(function: Callable[P, R]) -> Callable[P, R]:
@@ -68,7 +77,7 @@ def method(
         if name in METHODS:
             raise ValueError(f"the method {name!r} is registered twice")
         called = _checked_and_stamped(function, title)
-        METHODS[name] = Method(name, called, section, title, paper, example)
+        METHODS[name] = Method(name, called, section, title, paper, example, gives, layouts)
         return called
 
     return register

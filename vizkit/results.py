@@ -10,7 +10,7 @@ import json
 import os
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 from vizkit import atomic
 from vizkit.errors import UsageError, did_you_mean
@@ -24,7 +24,7 @@ Box = tuple[float, float, float, float]
 """Left, top, right, bottom in pixels, fractions allowed."""
 
 DRAWINGS: "dict[type, Callable[..., Image]]" = {}
-"""Result class -> function that draws it; filled by `vizkit.render`."""
+"""Result class -> function that draws it; filled by the module that the class names in `drawn_by`."""
 
 
 @dataclass(frozen=True)
@@ -73,6 +73,9 @@ class Provenance:
 @dataclass(frozen=True, eq=False, repr=False)
 class Result:
     """Base of all results: `picture()`, `save()`, `to_json()`, and notebook display."""
+
+    drawn_by: ClassVar[str] = "vizkit.render"
+    """The module that draws this kind."""
 
     provenance: Provenance
 
@@ -152,10 +155,146 @@ class Heatmap(Result):
         }
 
 
-def drawing(kind: type) -> "Callable[..., Image]":
+@dataclass(frozen=True)
+class Column:
+    """A measure in a table: its name, which way is better, what its numbers mean."""
+
+    name: str
+    better: Literal["higher", "lower", ""] = ""
+    meaning: str = ""
+
+    @property
+    def title(self) -> str:
+        """The name with an arrow towards the better."""
+        return f"{self.name} {dict(higher='↑', lower='↓').get(self.better, '')}".rstrip().replace("_", " ")
+
+
+@dataclass(frozen=True)
+class Cell:
+    """A mean (None: not defined), its standard error (None for fewer than two numbers), their count."""
+
+    mean: float | None
+    error: float | None
+    count: int
+
+
+@dataclass(frozen=True)
+class Row:
+    """What is compared: a cell a column, whether it is a control, the reason where cells are empty."""
+
+    name: str
+    cells: Mapping[str, Cell]
+    control: bool = False
+    note: str = ""
+
+
+@dataclass(frozen=True)
+class Curve:
+    """The mean of a row's curves, with its standard error at each point; a column sums it up."""
+
+    row: str
+    column: str
+    x: tuple[float, ...]
+    y: tuple[float, ...]
+    error: tuple[float, ...]
+
+
+@dataclass(frozen=True, eq=False, repr=False)
+class Table(Result):
+    """Rows compared by the measures in the columns, over several pictures.
+
+    curves: what columns sum up, where there is such a thing. notes: what a reader must know. entries: the
+    numbers of every picture and row, plain JSON values; they are in `to_json` only.
+    """
+
+    title: str
+    columns: Sequence[Column]
+    rows: Sequence[Row]
+    curves: Sequence[Curve] = ()
+    notes: Sequence[str] = ()
+    entries: Sequence[Mapping[str, Any]] = ()
+
+    def figures(self) -> dict[str, Any]:
+        """All but the entries."""
+        parts = {k: [dataclasses.asdict(p) for p in getattr(self, k)] for k in ("columns", "rows", "curves")}
+        return {"title": self.title, **super().figures(), **parts, "notes": list(self.notes)}
+
+    def to_json(self) -> str:
+        """The record with all entries, as JSON text."""
+        whole = self.as_dict() | {"entries": list(self.entries)}
+        return json.dumps(whole, indent=2, ensure_ascii=False, allow_nan=False) + "\n"
+
+    def to_markdown(self) -> str:
+        """The table with `mean ± standard error`, the best of each column (controls aside) in bold."""
+        from vizkit.tabletext import markdown
+
+        return markdown(self)
+
+    def to_csv(self) -> str:
+        """A line a row: for each column the mean, its standard error `_se` and the count `_n`."""
+        from vizkit.tabletext import csv_text
+
+        return csv_text(self)
+
+
+@dataclass(frozen=True, eq=False, repr=False)
+class Sheet(Result):
+    """Several heat maps of one picture side by side.
+
+    cells: (rows x columns), a `Heatmap` or, where there is none, the reason in words.
+    rows, columns: their labels; captions: a line of text a cell, or nothing.
+    aligned: whether columns must stay under each other (else each row may be broken into lines).
+    scale: "own": each map's colours span its own values; "shared": all maps are drawn in multiples of their
+    own mean magnitude, on one scale.
+    """
+
+    drawn_by: ClassVar[str] = "vizkit.sheets"
+
+    cells: Sequence[Sequence["Heatmap | str"]]
+    rows: Sequence[str]
+    columns: Sequence[str]
+    photo: "Image"
+    box: Box
+    captions: Sequence[Sequence[str]] = ()
+    aligned: bool = False
+    scale: Literal["own", "shared"] = "own"
+    prediction: Sequence[Prediction] = ()
+    details: Mapping[str, Any] = field(default_factory=dict)
+
+    @property
+    def maps(self) -> "list[Heatmap]":
+        """The heat maps, row by row."""
+        return [cell for row in self.cells for cell in row if isinstance(cell, Heatmap)]
+
+    @property
+    def values(self) -> "Tensor":
+        """(number of maps, H, W)."""
+        import torch
+
+        return torch.stack([m.values for m in self.maps])
+
+    def figures(self) -> dict[str, Any]:
+        """Prediction, and what each cell shows."""
+        cells = [
+            {"row": row, "column": column}
+            | (cell.figures() if isinstance(cell, Heatmap) else {"refused": cell})
+            for row, line in zip(self.rows, self.cells, strict=True)
+            for column, cell in zip(self.columns, line, strict=True)
+        ]
+        for cell in cells:
+            cell.pop("prediction", None)
+        return {
+            "prediction": [dataclasses.asdict(p) for p in self.prediction],
+            **super().figures(),
+            **self.details,
+            "cells": cells,
+        }
+
+
+def drawing(kind: type[Result]) -> "Callable[..., Image]":
     """The function that draws results of class `kind`."""
     if kind not in DRAWINGS:
-        importlib.import_module("vizkit.render")  # by name: results must not depend on drawing
+        importlib.import_module(kind.drawn_by)  # by name: results must not depend on drawing
     return DRAWINGS[kind]
 
 

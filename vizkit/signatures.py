@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 METHODS_FOLDER = Path(__file__).parent / "methods"
+LAYOUTS = ("figure", "overlay", "map")
 ROLES = ("model", "images", "target", "layer", "seed", "on_step")
 
 
@@ -63,6 +64,8 @@ class Signature:
     paper: str
     example: str
     parameters: tuple[Parameter, ...]
+    gives: str = "heatmap"
+    layouts: tuple[str, ...] = LAYOUTS
 
     def has(self, role: str) -> bool:
         """Whether a parameter has this role."""
