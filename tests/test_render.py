@@ -12,7 +12,7 @@ import torch
 from PIL import Image, ImageFont
 
 from tests.test_frame import grain
-from vizkit import colormaps, panels, render, typeset
+from vizkit import colormaps, page, panels, render, typeset
 from vizkit.errors import ModelError, UsageError
 from vizkit.fingerprint import Fingerprint
 from vizkit.results import DRAWINGS, Heatmap, Prediction, Provenance
@@ -145,7 +145,7 @@ def test_figures_have_the_asked_width_and_a_clean_margin(width, theme, cat):
     assert picture.mode == "RGB"
     assert picture.width == width
     marked = ink(picture, theme)
-    edge = render._style(width).margin - 2
+    edge = page.style_of(width).margin - 2
     assert not marked[:edge].any()
     assert not marked[-edge:].any()
     assert not marked[:, :edge].any()
@@ -163,8 +163,8 @@ def test_single_panels_have_the_photographs_proportions(layout, width, cat):
 @pytest.mark.parametrize("width", [64, 300, 1200])
 def test_there_is_text_in_the_header_and_none_in_the_gap_under_it(width, cat):
     result = heat(cat)
-    style = render._style(width)
-    top = render._plan(style, cat.size).corners[0][1]
+    style = page.style_of(width)
+    top = page.plan_of(style, cat.size).corners[0][1]
     marked = ink(render.draw_heatmap(result, width=width))[:top]
     rows = np.nonzero(marked.any(axis=1))[0]
     assert marked.mean() > 0.01
@@ -176,14 +176,14 @@ def test_words_change_the_header_and_nothing_else(cat):
     one = render.draw_heatmap(heat(cat))
     label = [dataclasses.replace(PREDICTION[0], label="lynx"), PREDICTION[1]]
     two = render.draw_heatmap(heat(cat, prediction=label))
-    top = render._plan(render._style(1200), cat.size).corners[0][1]
+    top = page.plan_of(page.style_of(1200), cat.size).corners[0][1]
     assert (pixels(one)[:top] != pixels(two)[:top]).any()
     assert (pixels(one)[top:] == pixels(two)[top:]).all()
 
 
 def test_the_panels_of_the_figure_are_the_single_pictures(cat):
     result = heat(cat)
-    figure, plan = render.draw_heatmap(result), render._plan(render._style(1200), cat.size)
+    figure, plan = render.draw_heatmap(result), page.plan_of(page.style_of(1200), cat.size)
     for layout, (x, y) in zip(("map", "overlay"), plan.corners[1:], strict=True):
         panel = render.draw_heatmap(result, layout=layout, width=plan.size[0])
         part = figure.crop((x, y, x + panel.width, y + panel.height))
@@ -191,7 +191,7 @@ def test_the_panels_of_the_figure_are_the_single_pictures(cat):
 
 
 def test_the_frame_marks_the_crop_only_where_there_is_one(cat):
-    plan = render._plan(render._style(1200), cat.size)
+    plan = page.plan_of(page.style_of(1200), cat.size)
     (x, y), size = plan.corners[0], plan.size
     area = (x, y, x + size[0], y + size[1])
     whole = render.draw_heatmap(heat(cat, box=(0, 0, *cat.size))).crop(area)
@@ -213,11 +213,11 @@ def test_odd_photographs_give_a_sensible_figure(size, width, cat):
     picture = render.draw_heatmap(heat(cat.resize(size)), width=width)
     assert picture.width == width
     assert picture.height < 7 * width
-    assert ink(picture)[-render._style(width).margin + 2 :].sum() == 0
+    assert ink(picture)[-page.style_of(width).margin + 2 :].sum() == 0
 
 
 def test_panoramas_are_stacked_and_tall_photographs_stand_in_a_row():
-    wide, tall, small = (render._plan(render._style(1200), s) for s in ((2000, 400), (400, 2000), (16, 16)))
+    wide, tall, small = (page.plan_of(page.style_of(1200), s) for s in ((2000, 400), (400, 2000), (16, 16)))
     assert len({x for x, _ in wide.corners}) == 1
     assert len({y for _, y in tall.corners}) == len({y for _, y in small.corners}) == 1
     assert wide.size[0] / wide.size[1] == pytest.approx(5, rel=0.01)
@@ -264,7 +264,7 @@ def test_any_label_and_file_name_fits(label, width, cat):
         result = heat(cat, prediction=said, made=made, target_index=index)
         picture = render.draw_heatmap(result, width=width)
         marked = ink(picture)
-        edge = render._style(width).margin // 2
+        edge = page.style_of(width).margin // 2
         assert not marked[:, -edge:].any()
         assert not marked[:, :edge].any()
 
@@ -320,25 +320,25 @@ def test_pictures_are_the_same_bytes_each_time(cat):
 
 
 def test_the_title_names_what_is_explained(cat):
-    assert render._title(heat(cat)) == ("tiger cat", "40.1 %")
+    assert page.title_of(heat(cat)) == ("tiger cat", "40.1 %")
     other = heat(cat, made={"target": "lynx"}, target_index=287, target_probability=0.032)
-    assert render._title(other) == ("target: lynx", "3.2 %")
-    assert "prediction: tiger cat 40.1 %" in render._subtitles(other)[0]
+    assert page.title_of(other) == ("target: lynx", "3.2 %")
+    assert "prediction: tiger cat 40.1 %" in page.subtitles(other)[0]
     pair = heat(
         cat, made={"target": "tabby vs lynx"}, target_index=None, target_probability=None, target_score=1.5
     )
-    assert render._title(pair) == ("target: tabby vs lynx", "score 1.5")
+    assert page.title_of(pair) == ("target: tabby vs lynx", "score 1.5")
     unit = heat(cat, made={"target": "conv:3"}, prediction=(), target_index=None, target_probability=None)
-    assert render._title(unit) == ("conv:3", "")
+    assert page.title_of(unit) == ("conv:3", "")
 
 
 def test_the_second_line_names_method_model_and_layer(cat):
-    lines = render._subtitles(heat(cat, made={"layer": "blocks.7"}))
+    lines = page.subtitles(heat(cat, made={"layer": "blocks.7"}))
     assert "efficientnet_lite0  ·  layer blocks.7" in lines[0]
     assert lines[-1] == "saliency"
     assert lines[0].startswith(TITLE)
     own = heat(cat, made={"method": "my_own", "title": "my method: what I like"})
-    assert [line.partition("  ·  ")[0] for line in render._subtitles(own)] == [
+    assert [line.partition("  ·  ")[0] for line in page.subtitles(own)] == [
         "my method: what I like",
         *["my method"] * 4,
     ]
@@ -353,7 +353,7 @@ def test_the_footer_carries_the_warnings(cat):
 
 
 def test_without_a_title_the_second_line_names_the_method(cat):
-    lines = render._subtitles(heat(cat, made={"method": "my_own", "title": ""}))
+    lines = page.subtitles(heat(cat, made={"method": "my_own", "title": ""}))
     assert lines[0] == "my own  ·  efficientnet_lite0"
     assert lines[-1] == "my own"
 
@@ -397,7 +397,7 @@ def test_the_footer_of_unclipped_and_of_empty_maps(cat):
     [(0.401, "40.1 %"), (1e-5, "< 0.1 %"), (0.99999, "> 99.9 %"), (1, "100.0 %"), (0, "0.0 %")],
 )
 def test_probabilities_never_round_to_certainty(share, words):
-    assert render._percent(share) == words
+    assert page.percent(share) == words
 
 
 # --- options, stacking, hooks ---

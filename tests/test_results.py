@@ -48,6 +48,7 @@ def test_the_record_says_what_made_it(result, tiny):
         "times_input": False,
         "samples": 2,
         "noise": 0.15,
+        "average": "smoothgrad",
         "batch": None,
     }
     assert len(made["weights"]) == 64

@@ -1,11 +1,13 @@
 # Made by `python -m tests.stubs`.
 from vizkit.errors import VizkitError as VizkitError
+from vizkit.evaluation.judging import evaluate as evaluate
 from vizkit.folders import walk_images as walk_images
 from vizkit.hooks import capture as capture
 from vizkit.hooks import relu_rule as relu_rule
 from vizkit.images import load_image as load_image
 from vizkit.images import read_image as read_image
 from vizkit.layernames import list_layers as list_layers
+from vizkit.methods.compare import compare as compare
 from vizkit.methods.deconvnet import deconvnet as deconvnet
 from vizkit.methods.grad_cam import grad_cam as grad_cam
 from vizkit.methods.guided_backprop import guided_backprop as guided_backprop
@@ -13,7 +15,9 @@ from vizkit.methods.guided_grad_cam import guided_grad_cam as guided_grad_cam
 from vizkit.methods.integrated_gradients import integrated_gradients as integrated_gradients
 from vizkit.methods.rise import rise as rise
 from vizkit.methods.saliency import saliency as saliency
+from vizkit.methods.segment import segment as segment
 from vizkit.results import Heatmap as Heatmap
+from vizkit.results import Table as Table
 from vizkit.sessions import session as session
 from vizkit.targetspecs import region as region
 from vizkit.zoo import VisionModel as VisionModel

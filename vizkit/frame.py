@@ -21,18 +21,22 @@ Floats = npt.NDArray[np.float32]
 Size = tuple[int, int]
 
 
-def normalise(values: "Tensor", *, clip: float, signed: bool) -> tuple[Floats, float]:
+def normalise(
+    values: "Tensor", *, clip: float, signed: bool, limit: float | None = None
+) -> tuple[Floats, float]:
     """Values (H, W) -> (scaled, limit): clipped where |value| exceeds its `clip`-th percentile, the limit.
 
     scaled: in [-1, 1] if signed, with 0 at 0; else in [0, 1], with 0 at value 0 or, where there are
     negative values, at the lowest one drawn. A map without any range gives zeros.
+    A given `limit` is where colours end instead, from 0 on.
     Where the percentile is 0 but not all values are, the limit is the largest |value|.
     Raises `ModelError` for NaN or infinite values.
     """
     array = values.detach().numpy().astype(np.float64)  # the span of large float32 values overflows float32
-    low, high, limit = bounds(array, clip)
-    if signed:
-        low, high = 0.0, limit
+    low, high, found = bounds(array, clip)
+    if limit is not None or signed:
+        low, high = 0.0, found if limit is None else limit
+    limit = found if limit is None else limit
     scaled = (array - low) / (high - low or 1.0)
     return np.clip(scaled, -1 if signed else 0, 1).astype(np.float32), limit
 

@@ -43,13 +43,16 @@ class Heat:
         return left <= 0.5 and top <= 0.5 and right >= width - 0.5 and bottom >= height - 0.5
 
 
-def heat_of(result: Heatmap, clip: float, theme: Colours, colormap: str | None) -> Heat:
-    """The result made ready for drawing: values normalised, colours looked up."""
+def heat_of(
+    result: Heatmap, clip: float, theme: Colours, colormap: str | None, limit: float | None = None
+) -> Heat:
+    """The result made ready for drawing: values normalised (up to `limit`, if given), colours looked up."""
     table = colormaps.colours(colormap or (theme.diverging if result.signed else "ember"))
-    scaled, limit = normalise(result.values, clip=clip, signed=result.signed)
     low, high, _ = bounds(result.values.detach().numpy(), clip)
-    if result.signed:
-        low, high = -limit, limit
+    scaled, end = normalise(result.values, clip=clip, signed=result.signed, limit=limit)
+    if result.signed or limit is not None:
+        low, high = -end if result.signed else 0.0, end
+    limit = end
     return Heat(result, scaled, low, high, limit, clip, theme, table)
 
 

@@ -16,7 +16,7 @@ from dataclasses import dataclass, replace
 from typing import Annotated, Any, Literal, ParamSpec, TypeVar, Union, get_args, get_origin, get_type_hints
 
 from vizkit.errors import UsageError, did_you_mean
-from vizkit.results import Result
+from vizkit.results import Result, plain
 from vizkit.signatures import LAYOUTS, Between, Role
 
 P = ParamSpec("P")
@@ -112,7 +112,7 @@ def _checked_and_stamped(function: Callable[P, R], title: str) -> Callable[P, R]
             "method": function.__name__,
             "title": title,
             "options": chosen,
-            "settings": tuple(_in_words(k, v) for k, v in chosen.items() if v != defaults[k]),
+            "settings": tuple(_in_words(k, v) for k, v in chosen.items() if _differs(v, defaults[k])),
             "seed": bound.arguments.get("seed"),
         }
         return _stamped(function(*args, **kwargs), stamp)  # type: ignore[no-any-return]
@@ -128,9 +128,14 @@ def _stamped(result: Any, stamp: Mapping[str, Any]) -> Any:
     return replace(result, provenance=replace(result.provenance, **stamp))
 
 
+def _differs(value: Any, default: Any) -> bool:
+    differs = value != default  # of an array: an array
+    return differs if isinstance(differs, bool) else True
+
+
 def _in_words(name: str, value: Any) -> str:
     words = name.replace("_", " ")
-    return words if value is True else f"no {words}" if value is False else f"{words} {value}"
+    return words if value is True else f"no {words}" if value is False else f"{words} {plain(value)}"
 
 
 def _role(hint: Any) -> str | None:

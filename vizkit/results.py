@@ -63,7 +63,7 @@ class Provenance:
         """The record as plain JSON values; reads (and so computes, once) the weights' hash."""
         record = {f.name: getattr(self, f.name) for f in dataclasses.fields(self)}
         record["weights"] = self.weights.hex
-        record["options"] = {k: _plain(v) for k, v in self.options.items()}
+        record["options"] = {k: plain(v) for k, v in self.options.items()}
         record["versions"] = dict(self.versions)
         record["warnings"] = list(self.warnings)
         record["settings"] = list(self.settings)
@@ -163,11 +163,6 @@ class Column:
     better: Literal["higher", "lower", ""] = ""
     meaning: str = ""
 
-    @property
-    def title(self) -> str:
-        """The name with an arrow towards the better."""
-        return f"{self.name} {dict(higher='↑', lower='↓').get(self.better, '')}".rstrip().replace("_", " ")
-
 
 @dataclass(frozen=True)
 class Cell:
@@ -207,6 +202,8 @@ class Table(Result):
     numbers of every picture and row, plain JSON values; they are in `to_json` only.
     """
 
+    drawn_by: ClassVar[str] = "vizkit.charts"
+
     title: str
     columns: Sequence[Column]
     rows: Sequence[Row]
@@ -226,15 +223,11 @@ class Table(Result):
 
     def to_markdown(self) -> str:
         """The table with `mean ± standard error`, the best of each column (controls aside) in bold."""
-        from vizkit.tabletext import markdown
-
-        return markdown(self)
+        return str(importlib.import_module("vizkit.evaluation.tabletext").markdown(self))
 
     def to_csv(self) -> str:
         """A line a row: for each column the mean, its standard error `_se` and the count `_n`."""
-        from vizkit.tabletext import csv_text
-
-        return csv_text(self)
+        return str(importlib.import_module("vizkit.evaluation.tabletext").csv_text(self))
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -291,6 +284,71 @@ class Sheet(Result):
         }
 
 
+@dataclass(frozen=True, eq=False, repr=False)
+class Segmentation(Result):
+    """An object cut out of a photograph.
+
+    mask: (H, W) bool at the photograph's size, True on the object.
+    heatmap: the map that says where it is. seeds: (H, W) uint8, 0 none, 1 background, 2 foreground.
+    truth_iou: intersection over union with the true mask, where one was given.
+    """
+
+    drawn_by: ClassVar[str] = "vizkit.segmentation_drawing"
+
+    mask: "Tensor"
+    heatmap: Heatmap
+    seeds: "Tensor"
+    truth_iou: float | None = None
+
+    @property
+    def photo(self) -> "Image":
+        """The photograph (RGB, upright)."""
+        return self.heatmap.photo
+
+    @property
+    def box(self) -> Box:
+        """The part of the photograph that the network sees."""
+        return self.heatmap.box
+
+    @property
+    def values(self) -> "Tensor":
+        """(H, W) float32: 1 on the object, 0 beside it."""
+        return self.mask.float()
+
+    @property
+    def share(self) -> float:
+        """The object's share of the photograph."""
+        return float(self.mask.float().mean())
+
+    def cutout(self) -> "Image":
+        """The object alone at the photograph's size (RGBA), transparent around it, the edge 1 px soft."""
+        return self.picture(layout="cutout", width=None)
+
+    def outline(self) -> "Image":
+        """The photograph at its size (RGB) with a line around the object, all else faded."""
+        return self.picture(layout="overlay", width=None)
+
+    def iou(self, mask: Any) -> float:
+        """Intersection over union with a mask of the photograph: a picture, file, array or tensor (H, W).
+
+        Raises what `vizkit.masks.read_mask` raises, and `UsageError` for other proportions.
+        """
+        read = importlib.import_module("vizkit.masks").read_mask  # by name: results depend on nothing
+        overlap: Callable[..., float] = importlib.import_module("vizkit.grabcut").overlap
+        return overlap(self.mask.numpy(), read(mask).numpy())
+
+    def figures(self) -> dict[str, Any]:
+        """The map's figures, what it was made by, the object's share of the photograph, the IoU."""
+        made = self.heatmap.provenance
+        return {
+            **self.heatmap.figures(),
+            "warnings": list(self.provenance.warnings),
+            "map": {"method": made.method, "options": {k: plain(v) for k, v in made.options.items()}},
+            "share": self.share,
+            **({} if self.truth_iou is None else {"iou": self.truth_iou}),
+        }
+
+
 def drawing(kind: type[Result]) -> "Callable[..., Image]":
     """The function that draws results of class `kind`."""
     if kind not in DRAWINGS:
@@ -334,11 +392,22 @@ def encode(image: "Image", kind: Format, record: Mapping[str, Any]) -> bytes:
         # Level 6 takes three times as long for 10 % fewer bytes on such figures.
         image.save(buffer, "PNG", pnginfo=info, compress_level=1)
     elif kind == "JPEG":
+        image = _on_white(image)
         comment = f"{atomic.MARK} {text}".encode()[:65_000]  # a JPEG comment holds 65,533 bytes
         image.save(buffer, "JPEG", quality=93, subsampling=0, comment=comment)
     else:
         image.save(buffer, "WEBP", quality=93, method=4, xmp=f"{atomic.MARK} {text}".encode())
     return buffer.getvalue()
+
+
+def _on_white(image: "Image") -> "Image":
+    """A transparent picture on white, for formats that know no transparency."""
+    if image.mode != "RGBA":
+        return image
+    white = image.copy()
+    white.paste("white", (0, 0, *image.size))
+    white.alpha_composite(image)
+    return white.convert("RGB")
 
 
 def read_record(path: str | os.PathLike[str]) -> dict[str, Any] | None:
@@ -352,12 +421,12 @@ def read_record(path: str | os.PathLike[str]) -> dict[str, Any] | None:
     return record if isinstance(record, dict) else None
 
 
-def _plain(value: Any) -> Any:
+def plain(value: Any) -> Any:
     """A JSON value for an option: names for callables and types, text for the rest."""
     if value is None or isinstance(value, bool | int | float | str):
         return value
     if isinstance(value, list | tuple):
-        return [_plain(v) for v in value]
+        return [plain(v) for v in value]
     shape = getattr(value, "shape", None) or getattr(value, "size", None)
     if shape is not None:  # a picture given as an option
         return f"{type(value).__name__} {' x '.join(str(s) for s in shape)}"
