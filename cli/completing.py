@@ -44,7 +44,7 @@ def _torchvision_names() -> list[str]:
     spec = importlib.util.find_spec("torchvision")
     if spec is None or spec.origin is None:
         return []
-    sources = (p.read_text(encoding="utf-8") for p in (Path(spec.origin).parent / "models").glob("*.py"))
+    sources = (p.read_text(encoding="utf-8") for p in (Path(spec.origin).parent / "models").rglob("*.py"))
     return [
         name
         for text in sources

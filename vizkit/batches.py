@@ -54,7 +54,8 @@ def halving(items: Sequence[T], work: Callable[[Sequence[T]], list[Any]]) -> lis
     try:
         return work(items)
     except OneAtATimeError:
-        pass
+        if len(items) == 1:
+            raise
     except (RuntimeError, MemoryError) as error:
         if isinstance(error, VizkitError) or not out_of_memory(error):
             raise

@@ -95,7 +95,11 @@ class Run:
             scores = self._forward(leaf)
         else:
             targets = self.targets if image is None else [t.of_image(image) for t in self.targets]
-            scores = self._scores(leaf, targets)[2]
+            try:
+                scores = self._scores(leaf, targets)[2]
+            except OneAtATimeError:
+                singles = [self.gradients(p[None], image) for p in pixels]
+                return [torch.cat(column) for column in zip(*singles, strict=True)]
         return _gradients(scores, leaf, "the pixels")
 
     def layer_gradients(self, layer: str) -> tuple[Tensor, list[Tensor]]:

@@ -85,13 +85,13 @@ def wrap(
     mean, std: the normalisation it was trained with (None: pixels as they are); size, resize: its input
     size and the short side before the centre crop, in pixels (None: pictures keep their size);
     preprocess: your own function from a PIL image to a tensor (C, H, W), instead of resize and crop; a
-    torchvision classification preset (`weights.transforms()`) is recognised and taken apart.
+    torchvision preset (`weights.transforms()`) is recognised and taken apart.
     output: which part of a dict or tuple output to use (key, position or function); channels: of the input
     (None: those of the first convolution).
     """
     if not isinstance(module, nn.Module):
         raise UsageError(f"wrap() takes a torch.nn.Module, not {type(module).__name__}")
-    if preprocess is not None and hasattr(preprocess, "crop_size"):
+    if preprocess is not None and hasattr(preprocess, "resize_size"):
         from vizkit.zoo.torchvision_models import preset
 
         settings = preset(preprocess)
@@ -126,7 +126,7 @@ def find(name: str) -> Entry:
 
         entry = torchvision_models.find(name)
     if entry is None:
-        known = [*embedded.names(), *torchvision_models.names()]
+        known = [*embedded.names(), *torchvision_models.all_names()]
         raise UsageError(f"no model {name!r}{did_you_mean(name, known) or '; `vizkit models` lists them'}")
     return entry
 
@@ -171,7 +171,7 @@ def known_architectures() -> Mapping[str, Sequence[str]]:
     from vizkit.zoo import torchvision_models
 
     keys: dict[str, Sequence[str]] = {}
-    for name in [*embedded.names(), *torchvision_models.names()]:
+    for name in [*embedded.names(), *torchvision_models.all_names()]:
         with torch.device("meta"), contextlib.suppress(RuntimeError, NotImplementedError):
             keys[name] = list(find(name).build(None).state_dict())
     return keys

@@ -24,7 +24,8 @@ LARGEST_PHOTO = 2048
 class Preprocessing:
     """From a photograph to the net's input.
 
-    size: (height, width) of the input in pixels, None for any size.
+    size: (height, width) of the input in pixels, None for any size (`resize` is then the short side of
+        photographs, without a crop).
     resize: the short side before the centre crop; (height, width) to ignore the aspect; None: `size`.
     mean, std: subtracted from and dividing pixels in [0, 1], a value a channel; None for none.
     function: replaces resize and crop: PIL image -> tensor (C, H, W), as the net's `mean`/`std` want it.
@@ -40,7 +41,8 @@ class Preprocessing:
     def geometry(self, width: int, height: int) -> tuple[tuple[int, int], Box]:
         """Output size (height, width) and the box of a width x height photograph that it shows."""
         if self.size is None:
-            return (height, width), (0.0, 0.0, float(width), float(height))
+            whole = (0.0, 0.0, float(width), float(height))
+            return (height, width) if self.resize is None else self._resized(width, height), whole
         rows, columns = self.size
         tall, wide = self._resized(width, height)
         # whole pixels, rounded as torchvision's centre crop does
@@ -100,7 +102,7 @@ def _prepare_photo(photo: Photo, preprocessing: Preprocessing, channels: int) ->
         picture = picture.convert("L")
         warnings.append("converted to grey: the model takes one channel")
     (rows, columns), box = preprocessing.geometry(*picture.size)
-    if preprocessing.size is not None:
+    if (columns, rows) != picture.size or preprocessing.size is not None:
         filters = PILImage.Resampling[preprocessing.interpolation.upper()]
         picture = _crop_and_resize(picture, (columns, rows), filters, box)
     shown, shown_box = _for_drawing(photo.image, box)

@@ -1,4 +1,4 @@
-"""torchvision's classification models by name; the only importer of torchvision."""
+"""torchvision's classification and segmentation models by name; the only importer of torchvision."""
 
 import contextlib
 import inspect
@@ -58,9 +58,19 @@ def names() -> list[str]:
     return sorted(models().list_models(module=models()))
 
 
+def segmentation_names() -> list[str]:
+    """The names of all segmentation models."""
+    return sorted(models().list_models(module=models().segmentation))
+
+
+def all_names() -> list[str]:
+    """The names of all models that can be had here."""
+    return [*names(), *segmentation_names()]
+
+
 def find(name: str) -> Entry | None:
     """The entry of `name`, or None."""
-    if name not in names():
+    if name not in all_names():
         return None
     weights = models().get_model_weights(name).DEFAULT
     return Entry(
@@ -75,6 +85,10 @@ def find(name: str) -> Entry | None:
 def _build(name: str, classes: int | None) -> nn.Module:
     builder = models().get_model_builder(name)
     options: dict[str, Any] = {"num_classes": classes} if classes else {}
+    if name in segmentation_names():
+        # the published weights of all but LR-ASPP hold an auxiliary head
+        head = {} if name.startswith("lraspp") else {"aux_loss": True}
+        return builder(weights=None, weights_backbone=None, **head, **options)  # type: ignore[no-any-return]
     # Inception and GoogLeNet: their weights expect the input transformed, and the slow truncated
     # normal initialisation would be overwritten anyway.
     if "init_weights" in inspect.signature(_class_of(builder)).parameters and name in (
@@ -90,7 +104,11 @@ def _class_of(builder: Any) -> Any:
 
 
 def preset(transforms: Any) -> Preprocessing:
-    """The settings of torchvision's classification preset."""
+    """The settings of torchvision's presets: resize and crop, or for segmentation a resize only."""
+    if not hasattr(transforms, "crop_size"):
+        mode = transforms.interpolation.value
+        mean, std = tuple(transforms.mean), tuple(transforms.std)
+        return Preprocessing(None, transforms.resize_size[0], mode, mean, std)
     crop, resize = transforms.crop_size[0], transforms.resize_size[0]
     mode = transforms.interpolation.value
     return Preprocessing((crop, crop), resize, mode, tuple(transforms.mean), tuple(transforms.std))
