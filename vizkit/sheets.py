@@ -41,6 +41,8 @@ def draw_sheet(
     page = Image.new("RGB", (width, plan.height), colours.page)
     heats = _heats(result, clip, colours, colormap)
     _header(page, result, plan, colours)
+    if result.aligned:
+        _titles(page, result, plan, colours)
     for line in plan.lines:
         _line(page, result, plan, line, heats, colours, plain=layout == "map")
     _legend(page, result, plan, heats, colours, clip)
@@ -90,20 +92,21 @@ def _plan(result: Sheet, width: int) -> _Plan:
     small = round(min(26.0, max(9.0, 0.0125 * width)))
     margin, gap = max(6, round(0.028 * width)), max(4, round(0.012 * width))
     label = round(0.13 * width) if result.aligned and len(result.rows) > 1 else 0
-    shown = tuple(range(-1, len(result.columns)))
+    shown = tuple(range(0 if result.aligned else -1, len(result.columns)))
     per_line = len(shown) if result.aligned else _per_line(len(shown))
     inner = width - 2 * margin - label
     across = max(8, (inner - (per_line - 1) * gap) // per_line)
     left, top, right, bottom = result.box
     cell = across, max(8, round(across * (bottom - top) / (right - left)))
-    y = margin + round(1.9 * small) + round(4.2 * small)
+    y = margin + round(1.9 * small) + round((5.6 if result.aligned else 4.2) * small)
+    foot = (0 if result.aligned else 1.3) + (1.3 if result.captions else 0) + 0.8
     lines = []
     for row in range(len(result.rows)):
         headed = len(result.rows) > 1 and not result.aligned
         y += round(2.2 * small) if headed else 0
         for first in range(0, len(shown), per_line):
             lines.append(_Line(row, shown[first : first + per_line], y, headed and first == 0))
-            y += cell[1] + round((3.3 if result.captions else 2.2) * small)
+            y += cell[1] + round(foot * small)
     return _Plan(width, small, margin, gap, cell, label, tuple(lines), y + round(2.4 * small) + margin)
 
 
@@ -204,13 +207,22 @@ def _line(
         _captions(page, result, plan, line, column, x, colours)
 
 
+def _titles(page: Image.Image, result: Sheet, plan: _Plan, colours: Colours) -> None:
+    """The columns' labels, once above the first line."""
+    for place, title in enumerate(result.columns):
+        text = shorten(one_line(title), plan.small, plan.cell[0])
+        at = (plan.left(place), plan.lines[0].top - round(0.6 * plan.small))
+        write(page, at, text, plan.small, colours.ink)
+
+
 def _captions(
     page: Image.Image, result: Sheet, plan: _Plan, line: _Line, column: int, x: int, colours: Colours
 ) -> None:
-    names = [result.provenance.image if column < 0 else result.columns[column]]
+    names = [] if result.aligned else [result.provenance.image if column < 0 else result.columns[column]]
     names += [result.captions[line.row][column]] if result.captions and column >= 0 else []
     base = line.top + plan.cell[1] + round(1.3 * plan.small)
-    for k, (name, ink) in enumerate(zip(names, (colours.ink, colours.soft), strict=False)):
+    inks = [colours.soft] if result.aligned else [colours.ink, colours.soft]
+    for k, (name, ink) in enumerate(zip(names, inks, strict=False)):
         text = shorten(one_line(name), plan.small, plan.cell[0])
         write(page, (x, base + round(k * 1.3 * plan.small)), text, plan.small, ink)
 

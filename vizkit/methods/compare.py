@@ -15,8 +15,8 @@ from vizkit.zoo.preparing import Prepared, images_of
 USUAL: Mapping[str, tuple[str, dict[str, Any]]] = {
     "saliency": ("saliency", {}),
     "SmoothGrad": ("saliency", {"samples": 24}),
-    "gradient x input": ("saliency", {"times_input": True, "signed": True}),
-    "integrated gradients": ("integrated_gradients", {"steps": 24}),
+    "gradient x input": ("saliency", {"times_input": True}),
+    "integrated gradients": ("integrated_gradients", {"steps": 24, "signed": False}),
     "guided backprop": ("guided_backprop", {}),
     "deconvnet": ("deconvnet", {}),
     "Grad-CAM": ("grad_cam", {}),
