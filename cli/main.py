@@ -16,9 +16,11 @@ from vizkit.errors import OutputError, VizkitError, did_you_mean, one_line
 from vizkit.signatures import method_names, summary_of
 
 WRITTEN_BY_HAND = {
+    "evaluate": "Compare heat-map methods by numbers: insertion, deletion, ROAD, infidelity ...",
     "models": "List the models that can be loaded by name.",
     "layers": "List a model's layers: name, kind, output shape, parameters, receptive field.",
     "doctor": "Check the installation: versions, devices, decoders, folders.",
+    "check-method": "Check that a technique keeps to what any technique must.",
     "completion": "Print the shell's completion script.",
 }
 
@@ -56,7 +58,7 @@ class LazyGroup(click.Group):
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
         """The command of this name, or None."""
         if cmd_name in WRITTEN_BY_HAND:
-            module = importlib.import_module(f"vizkit.cli.{cmd_name}")
+            module = importlib.import_module(f"vizkit.cli.{cmd_name.replace('-', '_')}")
             command: click.Command = module.command
             return command
         name = cmd_name.replace("-", "_")

@@ -33,7 +33,7 @@ LAYERS = [
     ["runs"],
     ["spatial"],
     ["batches", "fills"],
-    ["channels"],
+    ["channels", "superpixels", "occluding"],
     ["gradients", "cams", "explain"],
     ["registry"],
     ["specs"],

@@ -19,7 +19,10 @@ _HOMES = {
     "session": "vizkit.sessions",
     "list_layers": "vizkit.layernames",
     "region": "vizkit.targetspecs",
+    "check_method": "vizkit.evaluation.checking",
     "Heatmap": "vizkit.results",
+    "Table": "vizkit.results",
+    "evaluate": "vizkit.evaluation.judging",
     "VizkitError": "vizkit.errors",
 }
 """Public name -> the module it lives in; the techniques are added from `vizkit/methods/`."""

@@ -1,5 +1,6 @@
 # Made by `python -m tests.stubs`.
 from vizkit.errors import VizkitError as VizkitError
+from vizkit.evaluation.checking import check_method as check_method
 from vizkit.evaluation.judging import evaluate as evaluate
 from vizkit.folders import walk_images as walk_images
 from vizkit.hooks import capture as capture
@@ -13,8 +14,10 @@ from vizkit.methods.grad_cam import grad_cam as grad_cam
 from vizkit.methods.guided_backprop import guided_backprop as guided_backprop
 from vizkit.methods.guided_grad_cam import guided_grad_cam as guided_grad_cam
 from vizkit.methods.integrated_gradients import integrated_gradients as integrated_gradients
+from vizkit.methods.occlusion import occlusion as occlusion
 from vizkit.methods.rise import rise as rise
 from vizkit.methods.saliency import saliency as saliency
+from vizkit.methods.sanity_check import sanity_check as sanity_check
 from vizkit.methods.segment import segment as segment
 from vizkit.results import Heatmap as Heatmap
 from vizkit.results import Table as Table

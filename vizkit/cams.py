@@ -59,7 +59,8 @@ def eigencam(maps: Tensor) -> Tensor:
     left, values, _ = torch.linalg.svd(flat, full_matrices=False)
     first = left[:, :, 0] * values[:, :1]
     sign = torch.where(first.sum(1, keepdim=True) < 0, -1.0, 1.0)
-    return (first * sign).to(maps.dtype).reshape(len(maps), *maps.shape[2:])
+    projection: Tensor = (first * sign).to(maps.dtype)
+    return projection.reshape(len(maps), *maps.shape[2:])
 
 
 _BY_GRADIENT: dict[str, Callable[[Tensor, Tensor], Tensor]] = {

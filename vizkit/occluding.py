@@ -42,7 +42,7 @@ def finer_grid(windows: Windows, drops: Tensor, stride: int, share: float) -> tu
     target. (Adaptive drill-down: Nakandala et al. 2019, section 4.)
     """
     count = max(1, round(share * len(windows)))
-    hot = drops.abs().topk(count, 1).indices.flatten().unique()
+    hot = sorted(set(drops.abs().topk(count, 1).indices.flatten().tolist()))
     half = max(1, stride // 2)
     there = set(zip(windows.tops.tolist(), windows.lefts.tolist(), strict=True))
     last = [max(int(c.max()), 0) for c in (windows.tops, windows.lefts)]

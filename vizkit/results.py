@@ -290,6 +290,7 @@ class Segmentation(Result):
 
     mask: (H, W) bool at the photograph's size, True on the object.
     heatmap: the map that says where it is. seeds: (H, W) uint8, 0 none, 1 background, 2 foreground.
+    by: what found the edge, "grabcut", or "threshold" where that could do nothing (the warnings say why).
     truth_iou: intersection over union with the true mask, where one was given.
     """
 
@@ -298,6 +299,7 @@ class Segmentation(Result):
     mask: "Tensor"
     heatmap: Heatmap
     seeds: "Tensor"
+    by: Literal["grabcut", "threshold"] = "grabcut"
     truth_iou: float | None = None
 
     @property
@@ -344,6 +346,7 @@ class Segmentation(Result):
             **self.heatmap.figures(),
             "warnings": list(self.provenance.warnings),
             "map": {"method": made.method, "options": {k: plain(v) for k, v in made.options.items()}},
+            "by": self.by,
             "share": self.share,
             **({} if self.truth_iou is None else {"iou": self.truth_iou}),
         }

@@ -2,6 +2,7 @@
 
 import contextlib
 import copy
+import random
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
@@ -71,7 +72,7 @@ def _forget(part: nn.Module, seed: int, name: str) -> None:
     for key, tensor in [*part.named_parameters(recurse=False), *part.named_buffers(recurse=False)]:
         if not tensor.is_floating_point():
             continue
-        number = int.from_bytes(f"{seed} {name} {key}".encode(), "big") % 2**63
+        number = random.Random(f"{seed} {name} {key}").getrandbits(63)  # noqa: S311 - a seed, no secret
         generator = torch.Generator().manual_seed(number)
         with torch.no_grad():
             if tensor.ndim > 1:

@@ -31,7 +31,7 @@ def sanity_check(
     *,
     target: Target = None,
     methods: Annotated[
-        Any, "Techniques with commas between them, options behind a colon. [default: five gradient ones]"
+        Any, "Techniques with commas between them, options behind a colon; five gradient ones."
     ] = "",
     mode: Annotated[
         Literal["cascading", "independent"],
