@@ -1,6 +1,6 @@
 """Tiny seeded nets and pictures; one thread, so that timings and sums do not depend on the machine."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import numpy as np
@@ -30,6 +30,13 @@ class TinyNet(nn.Module):
         x = self.relu(self.bn1(self.conv1(x)))
         x = self.relu(x + self.conv2(x))
         return self.fc(self.pool(x).flatten(1))
+
+
+@pytest.fixture(autouse=True)
+def _modes_are_left_as_they_were() -> Iterator[None]:
+    yield
+    assert torch.is_grad_enabled(), "the test leaves gradients off"
+    assert not torch.is_inference_mode_enabled(), "the test leaves inference mode on"
 
 
 @pytest.fixture

@@ -95,8 +95,7 @@ def _order(model: VisionModel, pixels: Tensor) -> list[str]:
     def note(name: str) -> Any:
         return lambda *_: called.setdefault(name)
 
-    with contextlib.ExitStack() as stack, torch.no_grad():
-        stack.enter_context(session(model.module))
+    with session(model.module), torch.no_grad(), contextlib.ExitStack() as stack:
         for name, part in model.module.named_modules():
             stack.callback(part.register_forward_pre_hook(note(name)).remove)
         model.raw(pixels[None].to(model.device))
