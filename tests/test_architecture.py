@@ -20,10 +20,10 @@ FILES = sorted([*(ROOT / "vizkit").rglob("*.py"), *(ROOT / "cli").rglob("*.py")]
 # from the ground up: a file imports from its own layer and those before it
 LAYERS = [
     ["errors", "atomic", "fingerprint", "signatures"],
-    ["results"],
+    ["results", "tables", "compounds"],
     [
         *("sessions", "receptive", "coordinates", "coordinate_rules", "layernames", "hooks", "targets"),
-        "targetspecs",
+        *("units", "targetspecs"),
         *("pixels", "decoding", "folders", "images", "colormaps", "frame", "typeset", "panels"),
         *("page", "grabcut", "superpixels"),
     ],
@@ -33,7 +33,7 @@ LAYERS = [
     ["runs"],
     ["spatial"],
     ["batches", "fills"],
-    ["channels", "superpixels", "occluding"],
+    ["channels", "occluding"],
     ["gradients", "cams", "explain"],
     ["registry"],
     ["specs"],
@@ -173,7 +173,9 @@ def test_functions_stay_short():
     for path in FILES:
         for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
             if isinstance(node, ast.FunctionDef):
-                assert node.end_lineno - node.lineno < 60, f"{path.name}: {node.name}"
+                body = node.body[1:] if ast.get_docstring(node) else node.body
+                first = body[0].lineno if body else node.end_lineno
+                assert node.end_lineno - first < 50, f"{path.name}: {node.name}"
 
 
 def test_nothing_names_a_machine():

@@ -7,10 +7,11 @@ import matplotlib
 import numpy as np
 import pytest
 
-from vizkit.charts import GREYS, PALETTES, best_of, number
+from vizkit.charts import GREYS, PALETTES
 from vizkit.errors import UsageError
 from vizkit.fingerprint import Fingerprint
-from vizkit.results import Cell, Column, Curve, Provenance, Row, Table
+from vizkit.results import Provenance
+from vizkit.tables import Cell, Column, Curve, Row, Table, best_of, number
 
 
 def table_of(rows=3, columns=("insertion", "drop"), curves=True, **more):

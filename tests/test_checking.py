@@ -31,9 +31,8 @@ VARIANTS = ["gradcam++", "hirescam", "layercam", "xgradcam", "scorecam", "ablati
 
 @pytest.mark.parametrize("variant", VARIANTS)
 def test_every_kind_of_activation_map_passes(variant):
-    assert [
-        c for c in vizkit.check_method(f"grad_cam:variant={variant},signed=yes", exceptions=12) if not c.passed
-    ] == []
+    spec = f"grad_cam:variant={variant},signed=yes"
+    assert [c for c in vizkit.check_method(spec, exceptions=12) if not c.passed] == []
 
 
 def test_a_map_without_a_class_is_told():

@@ -8,8 +8,8 @@ import torch
 from torch import nn
 
 import vizkit
+from vizkit.compounds import Sheet
 from vizkit.errors import ModelError, UsageError
-from vizkit.results import Sheet
 from vizkit.sheets import draw_sheet
 from vizkit.specs import read_spec, split_specs
 

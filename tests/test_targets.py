@@ -5,8 +5,8 @@ import torch
 
 from vizkit.errors import ModelError, UsageError
 from vizkit.hooks import capture
-from vizkit.targets import UnitTarget
 from vizkit.targetspecs import parse_target, region
+from vizkit.units import UnitTarget
 from vizkit.zoo.embedded import imagenet_labels
 
 LABELS = ("tabby", "tiger cat", "tiger", "crane bird", "crane", "a vs b", "conv: odd")

@@ -21,7 +21,9 @@ _HOMES = {
     "region": "vizkit.targetspecs",
     "check_method": "vizkit.evaluation.checking",
     "Heatmap": "vizkit.results",
-    "Table": "vizkit.results",
+    "Table": "vizkit.tables",
+    "Sheet": "vizkit.compounds",
+    "Segmentation": "vizkit.compounds",
     "evaluate": "vizkit.evaluation.judging",
     "VizkitError": "vizkit.errors",
 }

@@ -1,4 +1,6 @@
 # Made by `python -m tests.stubs`.
+from vizkit.compounds import Segmentation as Segmentation
+from vizkit.compounds import Sheet as Sheet
 from vizkit.errors import VizkitError as VizkitError
 from vizkit.evaluation.checking import check_method as check_method
 from vizkit.evaluation.judging import evaluate as evaluate
@@ -20,8 +22,8 @@ from vizkit.methods.saliency import saliency as saliency
 from vizkit.methods.sanity_check import sanity_check as sanity_check
 from vizkit.methods.segment import segment as segment
 from vizkit.results import Heatmap as Heatmap
-from vizkit.results import Table as Table
 from vizkit.sessions import session as session
+from vizkit.tables import Table as Table
 from vizkit.targetspecs import region as region
 from vizkit.zoo import VisionModel as VisionModel
 from vizkit.zoo import load_model as load_model

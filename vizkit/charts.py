@@ -16,13 +16,12 @@ from vizkit.errors import one_line
 from vizkit.page import check_area
 from vizkit.panels import Colours
 from vizkit.render import THEMES, Theme, check_style
-from vizkit.results import DRAWINGS, Column, Curve, Row, Table
+from vizkit.results import DRAWINGS
+from vizkit.tables import Column, Curve, Row, Table, best_of, mean_of, number, title
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
-
-ARROWS = {"higher": "↑", "lower": "↓", "": ""}
 
 PALETTES = {
     "light": (
@@ -37,28 +36,6 @@ PALETTES = {
 """A colour a row; controls are grey."""
 
 GREYS = {"light": "#868e96", "dark": "#8b949e"}
-
-
-def best_of(table: Table, column: Column) -> str | None:
-    """The name of the best row of a column, controls aside; None where there is no better or no number."""
-    numbers = [(m, r.name) for r in table.rows if not r.control and (m := _mean(r, column)) is not None]
-    if not column.better or not numbers:
-        return None
-    pick = max if column.better == "higher" else min
-    return pick(numbers, key=lambda pair: pair[0])[1]
-
-
-def title(column: Column) -> str:
-    """A column's name with an arrow towards the better."""
-    return f"{column.name.replace('_', ' ')} {ARROWS[column.better]}".rstrip()
-
-
-def number(value: float, digits: int = 3) -> str:
-    """A number in so many significant digits, without an exponent where it is of ordinary size."""
-    if value == 0:
-        return "0"
-    text = f"{value:#.{digits}g}"
-    return text.rstrip(".") if "e" not in text else f"{value:.{digits - 1}e}"
 
 
 # --- figure ---
@@ -128,9 +105,9 @@ def _drawn(table: Table, width: int, theme: Theme) -> Image.Image:
 
     wide = _WIDE if width >= 700 else _NARROW
     label = round(min(0.36 * wide, max(90, 44 + 7.4 * max(len(r.name) for r in table.rows))))
-    panels = [c for c in table.columns if any(_mean(r, c) is not None for r in table.rows)]
+    panels = [c for c in table.columns if any(mean_of(r, c) is not None for r in table.rows)]
     curves = [c for c in table.columns if any(k.column == c.name for k in table.curves)]
-    shown = [r for r in table.rows if any(_mean(r, c) is not None for c in panels)]
+    shown = [r for r in table.rows if any(mean_of(r, c) is not None for c in panels)]
     bands = _broken(panels, max(1, (wide - 2 * _MARGIN - label) // 165))
     rows = _broken(curves, 2 if wide == _WIDE else 1)
     notes = _notes(table)
@@ -162,11 +139,6 @@ def _broken(items: Sequence[Column], count: int) -> list[Sequence[Column]]:
     lines = -(-len(items) // count)
     size = -(-len(items) // lines) if lines else 1
     return [items[k : k + size] for k in range(0, len(items), size)]
-
-
-def _mean(row: Row, column: Column) -> float | None:
-    cell = row.cells.get(column.name)
-    return None if cell is None else cell.mean
 
 
 def _inks(table: Table, theme: Theme) -> dict[str, tuple[str, Any]]:
@@ -265,7 +237,7 @@ def _dots(
     page: _Page, axes: "Axes", rows: Sequence[Row], column: Column, best: str | None, wide: float
 ) -> None:
     soft = page.colours.soft
-    cells = {r.name: r.cells[column.name] for r in rows if _mean(r, column) is not None}
+    cells = {r.name: r.cells[column.name] for r in rows if mean_of(r, column) is not None}
     ends = [(c.mean or 0) + s * (c.error or 0) for c in cells.values() for s in (-1, 1)]
     low, high = min(0.0, *ends), max(0.0, *ends)
     span = (high - low) or 1.0

@@ -8,13 +8,14 @@ from typing import Any, Literal, get_args
 import numpy as np
 from PIL import Image, ImageFilter
 
+from vizkit.compounds import Segmentation
 from vizkit.errors import one_line
 from vizkit.frame import Size
 from vizkit.grabcut import BACKGROUND, FOREGROUND
 from vizkit.page import Plan, Style, caption, check_area, header, percent, plan_of, seen_words, style_of
 from vizkit.panels import Heat, heat_of, map_panel, photo_at, photo_panel
 from vizkit.render import THEMES, Theme, check_style
-from vizkit.results import DRAWINGS, Segmentation
+from vizkit.results import DRAWINGS
 from vizkit.typeset import extent, fit, write
 
 Layout = Literal["figure", "overlay", "map", "cutout"]

@@ -7,11 +7,12 @@ import numpy as np
 from PIL import Image
 from torch import Tensor
 
+from vizkit.compounds import Sheet
 from vizkit.errors import one_line
 from vizkit.page import check_area, percent
 from vizkit.panels import Colours, Heat, coloured, heat_of, map_panel, overlay_panel, photo_at
 from vizkit.render import THEMES, Layout, Theme, check_style
-from vizkit.results import DRAWINGS, Heatmap, Sheet
+from vizkit.results import DRAWINGS, Heatmap
 from vizkit.typeset import extent, fit, shorten, write
 
 NARROWEST = 0.15

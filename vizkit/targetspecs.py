@@ -14,12 +14,11 @@ from vizkit.targets import (
     ClassTarget,
     Difference,
     FunctionTarget,
-    PeakTarget,
     Target,
     TopClass,
-    UnitTarget,
     out_of_range,
 )
+from vizkit.units import PeakTarget, UnitTarget
 
 ReadMask = Callable[[Any], Tensor]
 """A mask as the user gives it -> (H, W) bool in the pixels of the model's input."""

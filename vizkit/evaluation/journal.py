@@ -14,7 +14,8 @@ from typing import Any
 
 from vizkit import atomic
 from vizkit.errors import OutputError, UsageError
-from vizkit.results import Table, encode, read_record
+from vizkit.results import encode, read_record
+from vizkit.tables import Table
 
 
 def request_of(asked: Mapping[str, Any]) -> str:

@@ -15,7 +15,7 @@ from vizkit.evaluation.subject import Subject
 from vizkit.evaluation.summing import About, Record, table_of
 from vizkit.folders import walk_images
 from vizkit.masks import mask_of
-from vizkit.results import Table
+from vizkit.tables import Table
 from vizkit.zoo import VisionModel, as_model
 from vizkit.zoo.preparing import images_of
 

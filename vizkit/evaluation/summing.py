@@ -12,7 +12,8 @@ import torch
 from vizkit.evaluation.contenders import Contender
 from vizkit.evaluation.metrics import Metric
 from vizkit.evaluation.protocol import Protocol
-from vizkit.results import Cell, Column, Curve, Provenance, Row, Table
+from vizkit.results import Provenance
+from vizkit.tables import Cell, Column, Curve, Row, Table
 from vizkit.zoo import VisionModel
 
 Record = dict[str, Any]

@@ -5,9 +5,10 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from typing import Annotated, Any, Literal
 
+from vizkit.compounds import Sheet
 from vizkit.errors import ModelError, UsageError
 from vizkit.registry import Images, Model, OnStep, Seed, Target, method
-from vizkit.results import Heatmap, Sheet
+from vizkit.results import Heatmap
 from vizkit.specs import Spec, heatmap_methods, options_of, read_spec, split_specs
 from vizkit.zoo import VisionModel, as_model
 from vizkit.zoo.preparing import Prepared, images_of

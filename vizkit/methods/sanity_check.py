@@ -4,12 +4,13 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from typing import Annotated, Any, Literal
 
+from vizkit.compounds import Sheet
 from vizkit.errors import ModelError, UsageError
 from vizkit.evaluation.controls import edge_map
 from vizkit.evaluation.randomising import Stage, randomised, stages_of
 from vizkit.evaluation.similarity import rank_correlation, structural_similarity
 from vizkit.registry import Images, Model, OnStep, Seed, Target, method
-from vizkit.results import Heatmap, Sheet
+from vizkit.results import Heatmap
 from vizkit.signatures import Between
 from vizkit.specs import heatmap_methods, read_spec, split_specs
 from vizkit.zoo import VisionModel, as_model

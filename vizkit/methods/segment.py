@@ -7,11 +7,12 @@ from typing import Annotated, Any, Literal
 import torch
 from torch import Tensor
 
+from vizkit.compounds import Segmentation
 from vizkit.errors import UsageError
 from vizkit.grabcut import Cut, Recipe, cut_out, import_cv2
 from vizkit.masks import read_mask
 from vizkit.registry import Images, Model, OnStep, Seed, Target, method
-from vizkit.results import Heatmap, Segmentation
+from vizkit.results import Heatmap
 from vizkit.signatures import Between, read_signature
 from vizkit.specs import read_spec
 
