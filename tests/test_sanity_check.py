@@ -72,6 +72,15 @@ def test_maps_change_and_the_edge_map_does_not(model, pixels):
     assert {c.target_index for c in sheet.maps} == {2}
 
 
+def test_occlusion_looks_at_the_net_that_forgot(model, pixels):
+    sheet = vizkit.sanity_check(model, pixels[0], methods="occlusion", stages=2)
+    for stage, cell in zip(stages_of(model, pixels[0], 2, "cascading"), sheet.cells[0][1:], strict=True):
+        twin = randomised(model, stage.layers, 0)
+        expected = vizkit.occlusion(twin, pixels[0], target=sheet.cells[0][0].target_index)
+        torch.testing.assert_close(cell.values, expected.values)
+        assert not torch.allclose(cell.values, sheet.cells[0][0].values)
+
+
 def test_guided_backprop_hardly_sees_the_last_layer(lite0, sample):
     # Adebayo et al. 2018, figure 2: it stays the same where the gradient does not
     sheet = vizkit.sanity_check(

@@ -211,6 +211,11 @@ class Coordinates(TorchDispatchMode):  # type: ignore[no-untyped-call]
         finally:
             self.active = True
 
+    @classmethod
+    def _should_skip_dynamo(cls) -> bool:
+        """Else torch imports its compiler on the first call, which takes a second."""
+        return False
+
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         """Called by torch for every operation in place of it; modes are off in here."""
         kwargs = kwargs or {}

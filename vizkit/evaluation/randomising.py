@@ -64,7 +64,7 @@ def randomised(model: VisionModel, layers: Sequence[str], seed: int) -> VisionMo
         _forget(module.get_submodule(name), seed, name)
     twin = copy.copy(model)
     twin.module = module
-    twin._fingerprint = None
+    twin._fingerprint, twin.kept = None, {}
     return twin
 
 

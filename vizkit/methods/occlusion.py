@@ -134,14 +134,17 @@ class _Engines:
         self.make: Callable[[tuple[int, int, int], Sequence[str]], Engine] = lambda shape, layers: Engine(
             model, shape, layers=layers, precision=precision, dense=dense, chunk=chunk
         )
-        self.made: dict[tuple[int, ...], Engine] = {}
+        self.settings = (precision, dense, chunk)
 
     def of(self, run: Run) -> Engine:
+        """The engine for this shape of input; the last one stays with the model, for the next call."""
         shape = (run.pixels.shape[1], run.pixels.shape[2], run.pixels.shape[3])
-        if shape not in self.made:
-            layers = [name.partition("#")[0] for target in run.targets for name in target.layers]
-            self.made[shape] = self.make(shape, layers)
-        return self.made[shape]
+        layers = tuple(name.partition("#")[0] for target in run.targets for name in target.layers)
+        asked = (run.model.module, shape, layers, *self.settings)
+        if run.model.kept.get("occlusion", (None,))[0] != asked:
+            run.model.kept["occlusion"] = asked, self.make(shape, layers)
+        engine: Engine = run.model.kept["occlusion"][1]
+        return engine
 
 
 def _windows(

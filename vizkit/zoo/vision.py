@@ -44,6 +44,7 @@ class VisionModel:
         self.warnings = tuple(warnings)
         self.channels = channels or _first_channels(module)
         self._fingerprint: Fingerprint | None = None
+        self.kept: dict[Any, Any] = {}  # what a technique keeps for its next call with this model
 
     def __repr__(self) -> str:
         return f"VisionModel({self.name!r}, size={self.preprocessing.size})"
@@ -54,16 +55,18 @@ class VisionModel:
 
     def raw(self, pixels: Tensor) -> Any:
         """Whatever the module returns for pixels (N, C, H, W)."""
+        return self.module(self.normalise(pixels))
+
+    def normalise(self, pixels: Tensor) -> Tensor:
+        """Pixels (..., C, H, W) in [0, 1] as the module wants them: its device, its dtype, mean and std."""
         device, dtype = self._placement
         pixels = pixels.to(device=device, dtype=dtype)
-        if self.preprocessing.mean is not None:
-            mean, std = (t.to(device=device, dtype=dtype) for t in self._normalisation)
-            if mean.shape[1] not in (1, pixels.shape[1]):  # would be broadcast without a word
-                raise ImageError(
-                    f"the picture has {pixels.shape[1]} channels, the model takes {mean.shape[1]}"
-                )
-            pixels = (pixels - mean) / std
-        return self.module(pixels)
+        if self.preprocessing.mean is None:
+            return pixels
+        mean, std = (t.to(device=device, dtype=dtype) for t in self._normalisation)
+        if len(mean) not in (1, pixels.shape[-3]):  # would be broadcast without a word
+            raise ImageError(f"the picture has {pixels.shape[-3]} channels, the model takes {len(mean)}")
+        return (pixels - mean) / std
 
     def select(self, raw: Any) -> Tensor:
         """The tensor that targets are read from: by the selector, else the first (N, classes) tensor."""
@@ -94,7 +97,7 @@ class VisionModel:
     @cached_property
     def _normalisation(self) -> tuple[Tensor, Tensor]:
         mean, std = self.preprocessing.mean or (0.0,), self.preprocessing.std or (1.0,)
-        return torch.tensor(mean).view(1, -1, 1, 1), torch.tensor(std).view(1, -1, 1, 1)
+        return torch.tensor(mean).view(-1, 1, 1), torch.tensor(std).view(-1, 1, 1)
 
     @property
     def input_shape(self) -> tuple[int, int, int]:
