@@ -31,6 +31,7 @@ Examples:
   vizkit saliency                          a first picture, from a sample photograph
   vizkit saliency cat.jpg                  of your own: writes cat.saliency.png
   vizkit saliency cat.jpg --target tabby   why this class?
+  vizkit compare cat.jpg                   every technique's answer on one sheet
   vizkit saliency photos/ -o maps/         a whole folder, resumable
   vizkit layers resnet50 --random-weights  what is inside
 """

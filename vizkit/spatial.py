@@ -65,9 +65,9 @@ def _fits(grid: Grid, size: Grid) -> bool:
 
 @dataclass
 class _Seen:
-    """What one forward pass shows: layers in the order in which they finish, and all grids."""
+    """What one forward pass shows: the layers' last outputs, in order, and all grids."""
 
-    layers: list[tuple[str, tuple[int, ...]]] = field(default_factory=list)
+    layers: dict[str, tuple[int, ...]] = field(default_factory=dict)
     grids: list[Grid] = field(default_factory=list)
 
 
@@ -143,18 +143,18 @@ def _noting(seen: _Seen, pooled: list[Tensor], name: str) -> Any:
         if "Pool" in kind or "Dropout" in kind or kind in ("Flatten", "Softmax"):
             pooled.append(tensor)  # a container that ends with it gives the same tensor
         elif not any(tensor is p for p in pooled):
-            seen.layers.append((name, tuple(tensor.shape)))
+            seen.layers.pop(name, None)  # a layer that runs several times is known by its last output
+            seen.layers[name] = tuple(tensor.shape)
 
     return hook
 
 
 def _last(run: Run, seen: _Seen, size: Grid) -> str:
     seen.grids = list(dict.fromkeys(g for g in seen.grids if _fits(g, size)))
-    candidates = [n for n, shape in seen.layers if _is_spatial(shape, size, seen.grids)]
+    candidates = [n for n, shape in seen.layers.items() if _is_spatial(shape, size, seen.grids)]
     if not candidates:
         raise ModelError(_no_layer(run))
-    shapes = dict(seen.layers)
-    if len(shapes[candidates[-1]]) == 4:
+    if len(seen.layers[candidates[-1]]) == 4:
         return candidates[-1]
     module = run.model.module
     norms = [n for n in candidates if "Norm" in type(module.get_submodule(n)).__name__]
