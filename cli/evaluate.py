@@ -267,6 +267,7 @@ Measures:
   drop, increase        probability in the picture times the map (Grad-CAM++)
   infidelity            error of the score drops that the map foretells (Yeh et al. 2019)
   sensitivity           change of the map under slight noise (Yeh et al. 2019; slow, only if named)
+  random_head, _net     likeness to the map of a net with random weights (Adebayo 2018; only if named)
   pointing, energy      whether the map lies in the object's mask (need --masks)
 
 \b

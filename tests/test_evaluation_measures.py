@@ -6,7 +6,9 @@ import pytest
 import skimage.filters
 import torch
 from scipy.ndimage import gaussian_filter
+from scipy.stats import spearmanr
 
+import vizkit
 from vizkit.errors import UsageError
 from vizkit.evaluation import (
     area,
@@ -26,6 +28,7 @@ from vizkit.evaluation import (
     squares,
 )
 from vizkit.evaluation.pixelflips import rise_blur
+from vizkit.evaluation.randomising import randomised, stages_of
 
 
 def noise(*shape, seed=0):
@@ -278,3 +281,18 @@ def test_the_random_map_is_its_seeds():
     assert first.shape == (6, 5)
     assert torch.equal(first, random_map((6, 5), 1))
     assert not torch.equal(first, random_map((6, 5), 2))
+
+
+def test_likeness_to_the_map_of_a_random_net(tiny, pixels):
+    model = vizkit.wrap(tiny)
+    table = vizkit.evaluate(model, [pixels[0]], methods=["saliency"], metrics=["random_head", "random_net"])
+    row = {r.name: r.cells for r in table.rows}
+    for control in ("random", "sobel"):  # they know nothing of the net, so nothing changes
+        assert [c.mean for c in row[control].values()] == pytest.approx([1, 1])
+    stages = stages_of(model, pixels[0], 2, "cascading")
+    index = vizkit.saliency(model, pixels[0]).target_index
+    trained = vizkit.saliency(model, pixels[0], target=index).values
+    for name, stage in zip(("random_head", "random_net"), (stages[0], stages[-1]), strict=True):
+        forgot = vizkit.saliency(randomised(model, stage.layers, 0), pixels[0], target=index).values
+        expected = spearmanr(trained.flatten(), forgot.flatten()).statistic
+        assert row["saliency"][name].mean == pytest.approx(expected, abs=1e-6)

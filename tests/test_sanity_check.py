@@ -61,9 +61,10 @@ def test_forgetting_keeps_size_and_leaves_the_model(model, trace):
 def test_maps_change_and_the_edge_map_does_not(model, pixels):
     sheet = vizkit.sanity_check(model, pixels[0], target=2, methods="saliency,grad_cam:signed=true", stages=3)
     assert list(sheet.columns) == ["trained", "7", "to 1", "all layers"]
-    assert list(sheet.rows) == ["saliency", "grad_cam:signed=True", "edges (control)"]
+    assert list(sheet.rows) == ["saliency", "grad_cam:signed=True", "edges (control)", "random (control)"]
     figures = sheet.details["similarity"]
     assert all(f["rank_correlation"] == f["ssim"] == 1 for f in figures["edges (control)"])
+    assert all(abs(f["rank_correlation"]) < 0.15 for f in figures["random (control)"])
     assert figures["saliency"][-1]["rank_correlation"] < 0.8
     trained, forgot = (sheet.cells[0][k].values.abs() for k in (0, 3))
     assert figures["saliency"][-1]["ssim"] == pytest.approx(structural_similarity(trained, forgot))

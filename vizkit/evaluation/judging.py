@@ -4,12 +4,10 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from torch import Tensor
-
 from vizkit.batches import Step
 from vizkit.errors import ImageError, ModelError, UsageError
 from vizkit.evaluation.contenders import Contender, contenders_of
-from vizkit.evaluation.metrics import Case, Explanation, metrics_of
+from vizkit.evaluation.metrics import Case, metrics_of
 from vizkit.evaluation.protocol import protocol_of
 from vizkit.evaluation.subject import Subject
 from vizkit.evaluation.summing import About, Record, table_of
@@ -127,11 +125,8 @@ class Judge:
             "curves": {},
         }
 
-        def again(pixels: Tensor) -> Explanation:
-            return contender.explain(subject, pixels)
-
         try:
-            case = Case(subject, again(subject.pixels), again)
+            case = Case(subject, contender.explain(subject, subject.pixels), contender.explain)
             record["warnings"] = list(case.map.warnings)
             for metric in self.metrics:
                 if metric.needs_mask and subject.mask is None:

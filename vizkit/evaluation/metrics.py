@@ -7,12 +7,13 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from vizkit.errors import UsageError, did_you_mean
+from vizkit.errors import ModelError, UsageError, did_you_mean
 from vizkit.evaluation.faithfulness import infidelity
 from vizkit.evaluation.imputation import impute
 from vizkit.evaluation.keeping import confidence_increase, drop, kept_picture
 from vizkit.evaluation.localisation import energy_inside, pointing_hit
 from vizkit.evaluation.pixelflips import area, flipped, pixel_order, schedule
+from vizkit.evaluation.similarity import rank_correlation
 from vizkit.evaluation.stability import max_sensitivity
 from vizkit.evaluation.subject import Subject
 
@@ -33,11 +34,14 @@ class Explanation:
 
 @dataclass(frozen=True)
 class Case:
-    """What a measure looks at: a picture, a method's map of it, and that method for other pictures."""
+    """What a measure looks at: a picture, a method's map of it, and that method for others.
+
+    explain: (a picture with its target, pixels like its own) -> the method's map.
+    """
 
     subject: Subject
     map: Explanation
-    explain: Callable[[Tensor], Explanation]
+    explain: Callable[[Subject, Tensor], Explanation]
 
     def curve(self, start: Tensor, other: Tensor, order: Tensor, counts: Tensor) -> list[float]:
         """The confidence while the pixels of `start` become those of `other`."""
@@ -116,7 +120,7 @@ def _infidelity(case: Case) -> Measured:
 def _sensitivity(case: Case) -> Measured:
     subject, protocol = case.subject, case.subject.protocol
     worst = max_sensitivity(
-        lambda pixels: _whole(case.explain(pixels)),
+        lambda pixels: _whole(case.explain(subject, pixels)),
         subject.pixels,
         clean=_whole(case.map),
         radius=protocol.radius,
@@ -128,6 +132,24 @@ def _sensitivity(case: Case) -> Measured:
 
 def _whole(explanation: Explanation) -> Tensor:
     return explanation.values if explanation.attribution is None else explanation.attribution
+
+
+def _remembers(case: Case, *, whole: bool) -> Measured:
+    """Rank correlation of magnitudes with the map of a net whose last layer, or whose all, is random."""
+    try:
+        twin = case.subject.forgetful(whole=whole)
+    except ModelError:  # a net without weights has nothing to forget
+        return None, []
+    other = case.explain(twin, case.subject.pixels)
+    return rank_correlation(case.map.values.abs(), other.values.abs()), []
+
+
+def _remembers_head(case: Case) -> Measured:
+    return _remembers(case, whole=False)
+
+
+def _remembers_all(case: Case) -> Measured:
+    return _remembers(case, whole=True)
 
 
 def _pointing(case: Case) -> Measured:
@@ -171,6 +193,22 @@ METRICS = {
             "largest relative change of the map under slight noise",
             "Yeh et al. 2019",
             _sensitivity,
+            costly=True,
+        ),
+        Metric(
+            "random_head",
+            "lower",
+            "rank correlation with the map of a random last layer",
+            "Adebayo et al. 2018",
+            _remembers_head,
+            costly=True,
+        ),
+        Metric(
+            "random_net",
+            "lower",
+            "rank correlation with the map of a random net",
+            "Adebayo et al. 2018",
+            _remembers_all,
             costly=True,
         ),
         Metric("pointing", "higher", "how often the maximum hits", "Zhang et al. 2016", _pointing, True),

@@ -1,5 +1,6 @@
 """One picture under evaluation: its target made definite, and what the measures of all methods share."""
 
+import copy
 import hashlib
 from collections.abc import Callable
 from functools import cached_property
@@ -13,6 +14,7 @@ from vizkit.errors import UsageError
 from vizkit.evaluation.faithfulness import squares
 from vizkit.evaluation.pixelflips import rise_blur
 from vizkit.evaluation.protocol import Protocol
+from vizkit.evaluation.randomising import randomised, stages_of
 from vizkit.fills import fill_of
 from vizkit.masks import mask_of
 from vizkit.runs import Run
@@ -93,6 +95,18 @@ class Subject:
         with session(self.model.module):
             portions(count, usual_batch(self.model.device), work)
         return scores
+
+    def forgetful(self, *, whole: bool) -> "Subject":
+        """The same picture and target before a net that is random in its last layer, or in all layers."""
+        name, weights = "random net" if whole else "random head", self.model.fingerprint
+        found = self.model.kept.get(name)
+        if found is None or found[:2] != (weights, self._seed):
+            stage = stages_of(self.model, self.pixels, 2, "cascading")[-1 if whole else 0]
+            found = weights, self._seed, randomised(self.model, stage.layers, self._seed)
+            self.model.kept[name] = found
+        twin = copy.copy(self)
+        twin.model = found[2]
+        return twin
 
     @cached_property
     def clean(self) -> float:

@@ -4,9 +4,11 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from typing import Annotated, Any, Literal
 
+from torch import Tensor
+
 from vizkit.compounds import Sheet
 from vizkit.errors import ModelError, UsageError
-from vizkit.evaluation.controls import edge_map
+from vizkit.evaluation.controls import edge_map, random_map
 from vizkit.evaluation.randomising import Stage, randomised, stages_of
 from vizkit.evaluation.similarity import rank_correlation, structural_similarity
 from vizkit.registry import Images, Model, OnStep, Seed, Target, method
@@ -45,9 +47,10 @@ def sanity_check(
     """Show how maps change while the net's weights are made random, from the output down to the input.
 
     A map that explains what the net has learnt must change; one that stays is a picture of the image, as the
-    edge map in the last row is, which knows nothing of the net. Under each map stand Spearman's rank
-    correlation with the map of the trained net and the SSIM, both of magnitudes; near 0 is good, near 1 is
-    bad. The record holds both as `similarity`.
+    edge map of the first control is, which knows nothing of the net. The last row, new random numbers each
+    time, shows what no likeness looks like. Under each map stand Spearman's rank correlation with the map of
+    the trained net and the SSIM, both of magnitudes: near 0 is good, near 1 is bad. The record holds both as
+    `similarity`.
 
     The class explained is the trained net's answer throughout. Weights are drawn with the mean and deviation
     they had, biases and normalisations are shuffled, always the same way for a seed.
@@ -103,13 +106,18 @@ def _sheet(
         raise ModelError(f"no technique suits {model.name}: {next(iter(trained.values()))}")
     fixed = target if first.target_index is None else first.target_index
     rows: dict[str, list[Heatmap | str]] = {name: [m] for name, m in trained.items()}
-    rows["edges (control)"] = [_edges(first, prepared)]
+    controls: dict[str, Callable[[int], Tensor]] = {
+        "edges (control)": lambda _: edge_map(prepared.pixels),
+        "random (control)": lambda stage: random_map(prepared.pixels.shape[1:], 1_000_003 * seed + stage),
+    }
+    rows |= {name: [_control(first, make(0))] for name, make in controls.items()}
     tell(1)
     for done, stage in enumerate(stages, 2):
         twin = randomised(model, stage.layers, seed)
         for name, call in calls.items():
             rows[name].append(_map(call, twin, prepared, fixed))
-        rows["edges (control)"].append(_edges(first, prepared))
+        for name, make in controls.items():
+            rows[name].append(_control(first, make(done)))
         tell(done)
     figures = {name: [_likeness(row[0], cell) for cell in row[1:]] for name, row in rows.items()}
     titles = [s.title for s in stages]
@@ -142,8 +150,8 @@ def _map(call: Call, model: VisionModel, prepared: Prepared, target: Any) -> Hea
     return result
 
 
-def _edges(like: Heatmap, prepared: Prepared) -> Heatmap:
-    return replace(like, values=edge_map(prepared.pixels), attribution=None, signed=False)
+def _control(like: Heatmap, values: Tensor) -> Heatmap:
+    return replace(like, values=values, attribution=None, signed=False)
 
 
 def _likeness(first: Heatmap | str, second: Heatmap | str) -> dict[str, float] | None:
