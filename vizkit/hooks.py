@@ -87,21 +87,26 @@ class _RectifiedGradient(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx: Any, x: Tensor, top: float | None, guided: bool, inplace: bool) -> Tensor:
-        mask = (x > 0) if top is None else (x > 0) & (x < top)
-        ctx.guided = guided
+        if inplace:
+            ctx.mark_dirty(x)
+        y = x.clamp_(0, top) if inplace else x.clamp(0, top)
+        ctx.top, ctx.guided = top, guided
         if guided:
-            ctx.save_for_backward(mask)
-        if not inplace:
-            return x.clamp(0, top)
-        ctx.mark_dirty(x)
-        return x.clamp_(0, top)
+            # What torch's own rules keep: a net may write to what they do not.
+            ctx.save_for_backward(y if inplace or top is None else x)
+        return y
 
     @staticmethod
     def backward(ctx: Any, *gradients: Any) -> Any:
-        gradient = gradients[0].clamp(min=0)
-        if ctx.guided:
-            gradient = gradient.mul_(ctx.saved_tensors[0])
-        return gradient, None, None, None
+        gradient = gradients[0]
+        if not ctx.guided:
+            return gradient.clamp(min=0), None, None, None
+        (kept,) = ctx.saved_tensors
+        if ctx.top is None:
+            passed = torch.ops.aten.threshold_backward(gradient, kept, 0)
+        else:
+            passed = torch.ops.aten.hardtanh_backward(gradient, kept, 0, ctx.top)
+        return passed.relu_(), None, None, None
 
 
 _RELU = {torch.relu, F.relu, Tensor.relu}
