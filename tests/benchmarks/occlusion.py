@@ -89,6 +89,14 @@ def gap(model: vizkit.VisionModel, pixels: torch.Tensor, windows: Windows, logit
     return float(torch.cat(gaps).abs().max())
 
 
+def likeness(
+    model: vizkit.VisionModel, pixels: torch.Tensor, windows: Windows, logits: torch.Tensor
+) -> float:
+    """The correlation of class 0's drops with those of the exact engine."""
+    exact = outputs(Engine(model, tuple(pixels.shape)), pixels, windows)
+    return float(torch.corrcoef(torch.stack([exact[:, 0], logits[:, 0]]))[0, 1])
+
+
 def row(name: str, options: argparse.Namespace) -> list[str]:
     """One model's line."""
     model, size = build(name), options.size
@@ -105,6 +113,15 @@ def row(name: str, options: argparse.Namespace) -> list[str]:
     count = positions(size, window, stride)
     variants: dict[str, Any] = {f"{b}": lambda b=b: captum(model, pixels, window, stride, b) for b in BATCHES}
     variants["engine"] = lambda: outputs(engine, pixels, windows)
+    variants["function"] = lambda: vizkit.occlusion(
+        model,
+        pixels,
+        target=0,
+        window=options.window,
+        stride=options.stride,
+        precision=options.precision,
+        incremental=not options.dense,
+    )
     times = medians(variants, rounds=options.rounds, warmup=0)
     best = min((str(b) for b in BATCHES), key=lambda b: times[b][0])
     theirs, ours = 1e3 * times[best][0] / count, 1e3 * times["engine"][0] / len(windows)
@@ -113,9 +130,11 @@ def row(name: str, options: argparse.Namespace) -> list[str]:
         f"{theirs:.2f} (batch {best}, {count} positions)",
         f"{ours:.2f} ± {1e3 * times['engine'][1] / len(windows):.2f}",
         f"{theirs / ours:.2f}",
+        f"{theirs / (1e3 * times['function'][0] / len(windows)):.2f}",
         f"{engine.saved:.2f}",
         f"{gap(model, pixels, windows, logits):.1e}",
         f"{max(0.0, first - times['engine'][0]):.2f}",
+        f"{likeness(model, pixels, windows, logits):.4f}",
     ]
 
 
@@ -136,9 +155,10 @@ def main() -> None:
     print(machine())
     what = "dense" if options.dense else "incremental"
     print(f"{what}, {options.size} px, window {options.window}, stride {options.stride}, {options.precision}")
-    head = ["model", "Captum, ms a position", "engine, ms", "ratio", "multiplications saved"]
+    head = ["model", "Captum, ms a position", "engine, ms", "ratio", "vizkit.occlusion() ratio"]
+    more = ["multiplications saved", "largest difference", "preparation, s", "correlation with exact"]
     rows = [row(name, options) for name in options.models]
-    print(table([*head, "largest difference", "preparation, s"], rows))
+    print(table([*head, *more], rows))
 
 
 if __name__ == "__main__":
