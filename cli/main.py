@@ -13,7 +13,7 @@ import click
 
 from vizkit import __version__
 from vizkit.errors import OutputError, VizkitError, did_you_mean, one_line
-from vizkit.signatures import method_names, summary_of
+from vizkit.signatures import method_names, section_of, summary_of
 
 WRITTEN_BY_HAND = {
     "evaluate": "Compare heat-map methods by numbers: insertion, deletion, ROAD, infidelity ...",
@@ -23,6 +23,8 @@ WRITTEN_BY_HAND = {
     "check-method": "Check that a technique keeps to what any technique must.",
     "completion": "Print the shell's completion script.",
 }
+
+ORDER = ("explain", "look inside", "paint", "judge")
 
 HELP = """See what a convolutional network sees.
 
@@ -89,9 +91,14 @@ class LazyGroup(click.Group):
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         """The list of commands, read from the first line of each file."""
-        rows = [(name.replace("_", "-"), summary_of(name)) for name in method_names()]
-        with formatter.section("Techniques"):
-            formatter.write_dl(rows)
+        sections: dict[str, list[tuple[str, str]]] = {title: [] for title in ORDER}
+        for name in method_names():
+            rows = sections.setdefault(section_of(name), [])
+            rows.append((name.replace("_", "-"), summary_of(name)))
+        for title, rows in sections.items():
+            if rows:
+                with formatter.section(f"Techniques that {title}"):
+                    formatter.write_dl(rows)
         with formatter.section("Other commands"):
             formatter.write_dl(list(WRITTEN_BY_HAND.items()))
 

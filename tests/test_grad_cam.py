@@ -11,6 +11,7 @@ from tests.rewrite import lively
 from vizkit import cams
 from vizkit.errors import ModelError, UsageError
 from vizkit.spatial import as_maps, token_grid
+from vizkit.zoo.torchvision_models import import_torchvision
 
 ALL = ["gradcam", "gradcam++", "hirescam", "layercam", "xgradcam", "eigencam", "scorecam", "ablationcam"]
 
@@ -214,6 +215,7 @@ def test_the_embedded_default_and_timm(lite0, sample):
     result = vizkit.grad_cam(lite0, sample("chelsea.png"))
     assert result.provenance.layer == "_act1"
     assert result.details["grid"] == [7, 7]
+    import_torchvision()
     timm = pytest.importorskip("timm", reason="timm is not installed")
     deit = timm.create_model("deit_tiny_distilled_patch16_224", pretrained=False).eval()
     result = vizkit.grad_cam(deit, torch.rand(3, 224, 224))

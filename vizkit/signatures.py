@@ -85,6 +85,13 @@ def summary_of(name: str) -> str:
     return match[1] if match else ""
 
 
+def section_of(name: str) -> str:
+    """The section that the technique's file names, read without parsing it."""
+    text = (METHODS_FOLDER / f"{name}.py").read_text(encoding="utf-8")
+    match = re.search(r'^    section="([^"]+)"', text, re.MULTILINE)
+    return match[1] if match else ""
+
+
 def read_signature(name: str) -> Signature:
     """The signature of technique `name` from `methods/NAME.py`."""
     tree = ast.parse((METHODS_FOLDER / f"{name}.py").read_text(encoding="utf-8"))
