@@ -2,7 +2,6 @@
 
 import numpy as np
 import numpy.typing as npt
-from scipy.stats import rankdata
 from torch import Tensor
 
 Floats = npt.NDArray[np.float64]
@@ -25,6 +24,8 @@ def structural_similarity(first: Tensor, second: Tensor) -> float:
 
 def rank_correlation(first: Tensor, second: Tensor) -> float:
     """Spearman's rank correlation of two maps (H, W), ties taking their mean rank; 0 where one is flat."""
+    from scipy.stats import rankdata  # here: it takes a while to import
+
     a, b = (rankdata(m.detach().double().numpy().ravel()) for m in (first, second))
     a, b = a - a.mean(), b - b.mean()
     length = float(np.sqrt((a**2).sum() * (b**2).sum()))
