@@ -10,6 +10,7 @@ import torch.nn.functional as F
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from torch import nn
+from torch.utils._pytree import tree_map
 
 import vizkit
 from tests.nets import Apply
@@ -60,7 +61,7 @@ def some_windows(size: tuple[int, int], window: int, disc: bool = False) -> Wind
 def brute_force(
     model: vizkit.VisionModel, pixels: torch.Tensor, fill: torch.Tensor, windows: Windows, layers: Any = ()
 ) -> tuple[torch.Tensor, dict[str, torch.Tensor]]:
-    """The definition, pixel by pixel, in one batch."""
+    """The definition, pixel by pixel, one picture at a time."""
     copies = pixels.repeat(len(windows), 1, 1, 1)
     for k in range(len(windows)):
         for i in range(windows.height):
@@ -69,8 +70,16 @@ def brute_force(
                 inside = 0 <= y < pixels.shape[1] and 0 <= x < pixels.shape[2]
                 if inside and (windows.mask is None or windows.mask[i, j]):
                     copies[k, :, y, x] = fill[:, y, x]
-    with session(model.module), torch.no_grad(), capture(model.module, layers) as captured:
-        return model.raw(copies), dict(captured)
+    outputs: list[Any] = []
+    kept: dict[str, list[torch.Tensor]] = {}
+    with session(model.module), torch.no_grad():
+        for copy in copies:
+            with capture(model.module, layers) as captured:
+                outputs.append(model.raw(copy[None]))
+            for name, tensor in captured.items():
+                kept.setdefault(name, []).append(tensor)
+    joined = tree_map(lambda *ts: torch.cat(ts) if isinstance(ts[0], torch.Tensor) else ts[0], *outputs)
+    return joined, {name: torch.cat(parts) for name, parts in kept.items()}
 
 
 def collected(engine: Engine, pixels: Any, fill: Any, windows: Windows) -> tuple[Any, dict[str, Any]]:

@@ -200,3 +200,148 @@ def test_wrong_windows_are_refused(tiny, pixels):
         vizkit.occlusion(tiny, pixels[0], fill="gray-ish")
     with pytest.raises(UsageError, match="stride"):
         vizkit.occlusion(tiny, pixels[0], stride=0)
+
+
+# --- nets that have led to wrong numbers ---
+
+
+def plain_net():
+    torch.manual_seed(0)
+    layers = [
+        nn.Conv2d(3, 8, 3, padding=1),
+        nn.BatchNorm2d(8),
+        nn.ReLU(),
+        nn.Conv2d(8, 8, 3, 2, 1),
+        nn.ReLU(),
+    ]
+    return nn.Sequential(*layers, nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(8, 5)).eval()
+
+
+CHANGES = {
+    "values": lambda net: net[0].weight.data.mul_(3),
+    "stride": lambda net: setattr(net[3], "stride", (1, 1)),
+    "eps": lambda net: setattr(net[1], "eps", 1.0),
+    "hook": lambda net: net[3].register_forward_hook(lambda _m, _i, output: output * 2 - 0.1),
+    "layer": lambda net: net.__setitem__(4, nn.Tanh()),
+    "forward": lambda net: setattr(net, "forward", lambda x, old=net.forward: old(x.flip(3)) * 2),
+}
+
+
+@pytest.mark.parametrize("change", CHANGES)
+def test_a_net_that_was_changed_is_not_answered_from_memory(change, pixels):
+    net = plain_net()
+    model = vizkit.wrap(net, size=32)
+    options = {"target": 0, "window": 8, "stride": 4}
+    vizkit.occlusion(model, pixels[0], **options)
+    with torch.no_grad():
+        CHANGES[change](net)
+    found = vizkit.occlusion(model, pixels[0], **options)
+    expected = slow(net, pixels[0], 0, 8, 4, torch.tensor(0.5))
+    torch.testing.assert_close(found.values, expected, rtol=1e-4, atol=1e-6)
+
+
+class Tokens(nn.Module):
+    """A convolution's positions as a sequence, and something that minds the batch's size or layout."""
+
+    def __init__(self, kind):
+        super().__init__()
+        self.kind, self.conv = kind, nn.Conv2d(3, 16, 4, 4)
+        self.head, self.lstm = nn.Linear(16, 5), nn.LSTM(16, 5, batch_first=True)
+        self.norm = nn.BatchNorm2d(16, track_running_stats=False)
+
+    def forward(self, x):
+        maps = self.conv(x)
+        tokens, count = maps.flatten(2).transpose(1, 2), len(x)
+        if self.kind == "lstm":
+            return self.lstm(tokens)[0][:, -1]
+        if self.kind == "index_add":
+            index = torch.arange(count).repeat_interleave(tokens.shape[1])
+            return self.head(torch.zeros(count, 16).index_add(0, index, tokens.flatten(0, 1)))
+        if self.kind == "select":
+            return self.head(tokens.mean(1)).index_select(0, torch.arange(count))
+        if self.kind == "sequence first":
+            return self.head(tokens.transpose(0, 1).relu().mean(0))
+        if self.kind == "micro-batches":
+            return torch.cat([self.head(part.relu().mean((2, 3))) for part in maps.split(4)])
+        if self.kind == "batch statistics":
+            return self.head(self.norm(maps).relu().mean((2, 3)))
+        if self.kind == "size one":
+            return self.head(maps.relu().mean((2, 3))) * (2 if count == 1 else 1)
+        if self.kind == "eye":
+            return torch.eye(count) @ self.head(maps.relu().mean((2, 3)))
+        return self.head((10 * maps.relu()).exp().mean((2, 3)).log() / 10)
+
+
+KINDS = (
+    *(
+        "lstm",
+        "index_add",
+        "select",
+        "sequence first",
+        "micro-batches",
+        "batch statistics",
+        "size one",
+        "eye",
+    ),
+    "log-sum-exp",
+)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_nets_that_mind_the_batch(kind):
+    torch.manual_seed(0)
+    net = Tokens(kind).eval()
+    image = torch.rand(3, 32, 32) * 0.5
+    image[:, 4:8, 4:8] = 3.0
+    found = vizkit.occlusion(vizkit.wrap(net, size=32), image, target=0, window=8, stride=3)
+    expected = slow(net, image, 0, 8, 3, torch.tensor(0.5))
+    torch.testing.assert_close(found.values, expected, rtol=1e-4, atol=1e-5)
+
+
+class Writing(nn.Module):
+    """Normalises its own input in place."""
+
+    def __init__(self):
+        super().__init__()
+        self.net = plain_net()
+
+    def forward(self, x):
+        return self.net(x.sub_(0.5).mul_(3))
+
+
+@pytest.mark.parametrize("name", ["occlusion", "saliency", "grad_cam", "rise"])
+def test_a_net_that_writes_into_its_input(name, pixels):
+    before = pixels.clone()
+    options = {"rise": {"masks": 20}}.get(name, {})
+    found = getattr(vizkit, name)(Writing(), pixels[0], target=1, **options).values
+    assert torch.equal(before, pixels)
+    wrapped = vizkit.wrap(plain_net(), mean=[0.5], std=[1 / 3])
+    expected = getattr(vizkit, name)(wrapped, pixels[0], target=1, **options).values
+    torch.testing.assert_close(found, expected, rtol=1e-3, atol=1e-6)
+
+
+def test_scores_that_are_not_finite_end_in_an_error(tiny, pixels):
+    clean = float(vizkit.saliency(tiny, pixels[0], target=0).target_score)
+    with pytest.raises(ModelError, match="NaN or infinite where a part"):
+        vizkit.occlusion(tiny, pixels[0], window=8, target=lambda output: (output[:, 0] - clean).log())
+
+
+def test_a_single_output_has_the_logistic_functions_probability(pixels):
+    torch.manual_seed(0)
+    net = nn.Sequential(nn.Conv2d(3, 4, 3), nn.ReLU(), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(4, 1))
+    result = vizkit.rise(net, pixels[0], masks=30)
+    assert bool(result.values.any())
+    assert result.prediction[0].probability == pytest.approx(
+        1 / (1 + 2.718281828 ** -result.prediction[0].score)
+    )
+
+
+def test_numbers_and_fills_out_of_range(tiny, pixels):
+    for wrong in ({"fill": 1e39}, {"fill": float("inf")}, {"fill": True}, {"stride": 10**20}):
+        with pytest.raises(UsageError):
+            vizkit.occlusion(tiny, pixels[0], **wrong)
+    import numpy as np
+
+    vizkit.occlusion(tiny, pixels[0], window=np.int64(16))
+    with pytest.raises(ModelError, match="meta device"):
+        vizkit.occlusion(nn.Sequential(nn.Conv2d(3, 2, 3, device="meta")), pixels[0])

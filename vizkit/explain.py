@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from vizkit.batches import Step, chunks, halving, usual_batch
 from vizkit.errors import ModelError, UsageError
@@ -19,8 +19,8 @@ from vizkit.fingerprint import Fingerprint
 from vizkit.masks import mask_of
 from vizkit.results import Heatmap, Prediction, Provenance
 from vizkit.runs import Run
-from vizkit.sessions import is_finite, session
-from vizkit.targets import Target, label_of
+from vizkit.sessions import is_finite, parts_of, session
+from vizkit.targets import Target, label_of, probabilities
 from vizkit.targetspecs import parse_target
 from vizkit.zoo import VisionModel, as_model
 from vizkit.zoo.preparing import Prepared, images_of
@@ -63,15 +63,27 @@ def explain(
     targets = [parse_target(t, model.module, model.labels, lambda m: mask_of(m, model)) for t in asked]
     if not targets:
         raise UsageError("the list of targets is empty; None is the top class")
-    size = batch or usual_batch(model.device)
+    size = 1 if (mixing := _mixes(model)) else batch or usual_batch(model.device)
     results: list[Heatmap] = []
     weights = model.fingerprint  # of the model as the caller has it: inside the session copies stand in
     with session(model.module):
         for chunk in chunks((model.prepare(i) for i in images), size):
-            results += halving(chunk, lambda part: _explain_batch(model, weights, part, targets, compute))
+            results += halving(
+                chunk, lambda part: _explain_batch(model, weights, part, targets, compute, mixing)
+            )
             if on_step is not None and len(images) > 1:
                 on_step(len(results) // len(targets), len(images))
     return results if many_images or many_targets else results[0]
+
+
+def _mixes(model: VisionModel) -> list[str]:
+    """A warning for a net whose answer to a picture depends on what stands beside it."""
+    if model.device.type == "meta":
+        raise ModelError(f"{model.name} is on the meta device: it has shapes, but no weights")
+    norms = (m for m in parts_of(model.module) if isinstance(m, nn.modules.batchnorm._BatchNorm))
+    if all(m.running_mean is not None for m in norms):
+        return []
+    return ["batch norm without running statistics: answers depend on the batch, so pictures go one by one"]
 
 
 def _explain_batch(
@@ -80,10 +92,11 @@ def _explain_batch(
     batch: Sequence[Prepared],
     targets: Sequence[Target],
     compute: Callable[[Run], Sequence[Maps]],
+    notes: Sequence[str] = (),
 ) -> list[Heatmap]:
     pixels = torch.stack([p.pixels for p in batch]).to(model.device)
     run = Run(model, pixels, targets)
-    maps = [_on_cpu(m) for m in compute(run)]
+    maps = [_on_cpu(dataclasses.replace(m, notes=(*notes, *m.notes))) for m in compute(run)]
     probabilities = _probabilities(run.output)
     return [
         _heatmap(run, weights, batch[i], probabilities, maps[t], i, t)
@@ -142,8 +155,8 @@ def _on_cpu(maps: Maps) -> Maps:
 
 
 def _probabilities(output: Tensor | None) -> Tensor | None:
-    """(N, classes) softmax on the CPU, None where the output is no classification."""
-    return output.float().softmax(1).cpu() if output is not None and output.ndim == 2 else None
+    """(N, classes) on the CPU, None where the output is no classification."""
+    return probabilities(output).cpu() if output is not None and output.ndim == 2 else None
 
 
 def _prediction(

@@ -46,6 +46,10 @@ def _number(spec: Any) -> float | None:
         number = float(spec) if isinstance(spec, str | int | float) else math.nan
     except ValueError:
         return None
+    if isinstance(spec, bool) or (isinstance(spec, int | float) and not math.isfinite(number)):
+        raise UsageError(f"a fill is a name, a number in pixel space or a picture, not {spec!r}")
+    if abs(number) > 1e6:
+        raise UsageError(f"a fill of {number:g} is far outside pixels, which lie in [0, 1]")
     return number if math.isfinite(number) else None
 
 

@@ -11,6 +11,7 @@ from vizkit.errors import ModelError, VizkitError
 from vizkit.failures import first_line, out_of_memory
 from vizkit.incremental import Engine, Windows
 from vizkit.runs import OneAtATimeError, Run
+from vizkit.sessions import is_finite
 from vizkit.superpixels import occluded_by
 from vizkit.targets import Measure
 
@@ -82,22 +83,26 @@ def window_scores(
 ) -> Tensor:
     """(targets, n): what is measured for the picture with each window filled; fewer at a time when memory
     runs out."""
-    scores = torch.full((len(run.targets), len(windows)), torch.nan)
+    scores = torch.zeros(len(run.targets), len(windows))
+    done = torch.zeros(len(windows), dtype=torch.bool)
     left = torch.arange(len(windows))
     while len(left):
         part = Windows(windows.tops[left], windows.lefts[left], windows.height, windows.width, windows.mask)
         try:
             for which, values in _outputs(run, image, fill, part, engine, measure):
                 scores[:, left[which]] = values
+                done[left[which]] = True
                 if step is not None:
-                    step(int((~scores[0].isnan()).sum()), len(windows))
+                    step(int(done.sum()), len(windows))
         except (RuntimeError, MemoryError) as error:
             if isinstance(error, VizkitError) or not out_of_memory(error):
                 raise
             if engine.chunk == 1:
                 raise ModelError(f"out of memory with one picture at a time: {first_line(error)}") from error
             engine.chunk = max(1, (engine.chunk or 32) // 2)
-        left = scores[0].isnan().nonzero()[:, 0]
+        left = (~done).nonzero()[:, 0]
+    if not is_finite(scores):
+        raise ModelError("the score is NaN or infinite where a part of the picture is hidden")
     return scores
 
 

@@ -9,6 +9,7 @@ so that `vizkit.signatures` can read them without importing anything.
 import functools
 import importlib
 import inspect
+import operator
 import pkgutil
 import types
 from collections.abc import Callable, Mapping
@@ -158,6 +159,8 @@ def _checked(name: str, value: Any, hint: Any) -> Any:
         return value
     if kind is bool and not isinstance(value, bool):
         raise UsageError(f"{name}={value!r} is not True or False")
+    if kind in (int, float) and hasattr(value, "__index__") and not isinstance(value, bool):
+        value = operator.index(value)  # of numpy, say
     if kind in (int, float) and (isinstance(value, bool) or not isinstance(value, (int, kind))):
         raise UsageError(f"{name}={value!r} is not a number" + (" without a fraction" if kind is int else ""))
     between = next((m for m in getattr(hint, "__metadata__", ()) if isinstance(m, Between)), None)

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from vizkit.errors import ModelError, UsageError
+from vizkit.failures import raw_output
 from vizkit.hooks import capture
 from vizkit.layernames import find_layer
 from vizkit.runs import Run
@@ -128,7 +129,7 @@ def _look(run: Run) -> _Seen:
                 handle = module.register_forward_hook(_noting(seen, pooled, name))
                 stack.callback(handle.remove)
         with torch.no_grad():
-            run.model.raw(run.pixels[:1])
+            raw_output(run.model, run.pixels[:1])
     return seen
 
 
@@ -158,7 +159,7 @@ def _last(run: Run, seen: _Seen, size: Grid) -> str:
         return candidates[-1]
     module = run.model.module
     norms = [n for n in candidates if "Norm" in type(module.get_submodule(n)).__name__]
-    return _reaching(run, norms[-8:], seen.grids) or candidates[-1]
+    return _reaching(run, norms[-8:] or candidates[-8:], seen.grids) or candidates[-1]
 
 
 def _is_spatial(shape: tuple[int, ...], size: Grid, grids: Sequence[Grid]) -> bool:

@@ -269,8 +269,13 @@ def measured(measure: Measure, scores: Tensor, index: Tensor) -> Tensor:
     """What is read off the class `index` (N, ...) of `scores` (N, classes, ...): (N, ...)."""
     own = scores.gather(1, index[:, None])
     if measure == "probability":
-        return scores.float().softmax(1).gather(1, index[:, None])[:, 0]
+        return probabilities(scores).gather(1, index[:, None])[:, 0]
     return own[:, 0] if measure == "score" else -(scores > own).sum(1).float()
+
+
+def probabilities(scores: Tensor) -> Tensor:
+    """(N, classes, ...) softmax, or of a single class the logistic function."""
+    return scores.float().softmax(1) if scores.shape[1] > 1 else scores.float().sigmoid()
 
 
 def out_of_range(index: int, count: int | None) -> str:

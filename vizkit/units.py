@@ -64,14 +64,16 @@ class PeakTarget(Target):
 
     def score(self, output: Tensor | None, raw: Any, captured: Mapping[str, Tensor]) -> Tensor:
         """(N,) activations."""
-        values = _channel(self.layer, self.channel, captured).flatten(1)
+        values = _channel(self.layer, self.channel, captured)
+        values = values.reshape(len(values), -1)
         places = values.argmax(1).tolist() if self.places is None else self.places
         index = torch.tensor(places, device=values.device).expand(len(values))
         return values.gather(1, index[:, None])[:, 0]
 
     def fix(self, output: Tensor, captured: Mapping[str, Tensor]) -> "PeakTarget":
         """The unit of each image."""
-        values = _channel(self.layer, self.channel, captured).flatten(1)
+        values = _channel(self.layer, self.channel, captured)
+        values = values.reshape(len(values), -1)
         return replace(self, places=tuple(values.argmax(1).tolist()))
 
     def of_image(self, index: int) -> "PeakTarget":

@@ -6,10 +6,11 @@ from typing import Any
 
 from torch import Tensor
 
-from vizkit.errors import ModelError, UsageError
+from vizkit.errors import ModelError, UsageError, VizkitError
 from vizkit.evaluation.controls import edge_map, random_map
 from vizkit.evaluation.metrics import Explanation
 from vizkit.evaluation.subject import Subject
+from vizkit.failures import first_line
 from vizkit.registry import all_methods
 from vizkit.results import Heatmap
 from vizkit.sessions import is_finite, session
@@ -104,7 +105,12 @@ def _own(function: Callable[..., Any]) -> Contender:
         target = subject.target
         plain = isinstance(target, ClassTarget) and target.mask is None  # then a number says it all
         with session(subject.model.module):
-            result = function(subject.model, pixels, target=target.class_index(0) if plain else target)
+            try:
+                result = function(subject.model, pixels, target=target.class_index(0) if plain else target)
+            except VizkitError:
+                raise
+            except Exception as error:
+                raise ModelError(f"the method fails: {type(error).__name__}: {first_line(error)}") from error
         return _explanation(result, subject, pixels)
 
     return Contender(getattr(function, "__name__", type(function).__name__), explain)

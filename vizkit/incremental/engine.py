@@ -8,7 +8,7 @@ occlusion-based deep CNN explanations" (Krypton), SIGMOD 2019.
 from collections import OrderedDict
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 from torch import Tensor
@@ -50,7 +50,10 @@ DENSE_AT = 0.95
 WORTH = 1.05
 """How many times fewer multiplications make boxes worth their bookkeeping."""
 
+DIFFERS = "the incremental result differs from the module's"
+
 _PLANS = 4
+T = TypeVar("T")
 
 
 @dataclass(eq=False)
@@ -60,6 +63,7 @@ class Plan:
     groups: list[Group]
     indices: Indices
     saved: float
+    seen: bool = False
     reason: str = ""
 
 
@@ -111,7 +115,7 @@ class Engine:
         self.reason = "as asked" if dense else ""
         self.saved = 1.0
         self._net: Net | None = None
-        self._prepared = self._checked_once = False
+        self._prepared = self._checked_once = self._one_by_one = False
         self._weights: list[tuple[Tensor, int]] = []
         self._plans: OrderedDict[bytes, Plan] = OrderedDict()
         self._reference: Reference | None = None
@@ -145,11 +149,30 @@ class Engine:
             picture, filling = (self.model.normalise(p.detach()) for p in (pixels, fill))
         if len(windows):
             self._refresh()
+            kept = self._prepared
             self._prepare(picture, filling, windows)
-            if self._net is None:
-                yield from self._through_module(picture, filling, windows)
-            else:
-                yield from self._through_net(self._net, picture, filling, windows)
+            if self._net is not None:
+                try:
+                    yield from self._through_net(self._net, picture, filling, windows)
+                    return
+                except _StaleError:
+                    self._forget()
+            if kept and not self._prepared:  # the net may be another than the one that was recorded
+                yield from self.run(pixels, fill, windows)
+                return
+            if not self._prepared:
+                self._alone(DIFFERS)
+            yield from self._through_module(picture, filling, windows)
+
+    def _forget(self) -> None:
+        """Start afresh."""
+        self._prepared = self._checked_once = self._one_by_one = False
+        self._net = self._reference = None
+        self._plans.clear()
+
+    def _alone(self, reason: str) -> None:
+        """Whole passes from now on, one picture at a time: the net may mix what stands in a batch."""
+        self._net, self._prepared, self._one_by_one, self.reason = None, True, True, reason
 
     # --- getting ready ---
 
@@ -158,9 +181,7 @@ class Engine:
         now = [(t, t._version if not t.is_inference() else 0) for t in tensors_of(self.model.module)]
         same = len(now) == len(self._weights)
         if not same or not all(map(unchanged, now, self._weights)):
-            self._prepared = self._checked_once = False
-            self._net = self._reference = None
-            self._plans.clear()
+            self._forget()
             self._weights = now
 
     def _prepare(self, picture: Tensor, fill: Tensor, windows: Windows) -> None:
@@ -175,6 +196,7 @@ class Engine:
                 self._reference = pick, (output, layers)
         except Unrecordable as error:
             self.reason = str(error)
+            self._one_by_one = any(word in self.reason for word in ("batch", "values"))
         except Exception as error:
             if isinstance(error, VizkitError):
                 raise
@@ -201,7 +223,7 @@ class Engine:
     def _through_module(self, picture: Tensor, fill: Tensor, windows: Windows) -> Iterator[Result]:
         """Batches of perturbed pictures through the module itself."""
         self.saved = 1.0
-        size = self.chunk or (4 if picture.device.type == "cpu" else 16)
+        size = 1 if self._one_by_one else self.chunk or (4 if picture.device.type == "cpu" else 16)
         for start in range(0, len(windows), size):
             pick = torch.arange(start, min(len(windows), start + size))
             with torch.no_grad():
@@ -220,8 +242,57 @@ class Engine:
             yield from self._through_module(picture, fill, windows)
             return
         run = self._started(program, plan, picture, fill, windows)
-        for members, values in run.results():
-            yield members, *net.packed(values)
+        left = torch.ones(len(windows), dtype=torch.bool)
+        try:
+            for first, last, (members, values) in _marked(run.results()):
+                output = net.packed(values)
+                looked = self._looked_at(members, plan, first=first, last=last)
+                if len(looked) and not self._as_module(picture, fill, windows, members, looked, output):
+                    raise _StaleError
+                left[members] = False
+                yield members, *output
+        except Exception as error:
+            if bool(left.all()) and not out_of_memory(error):
+                raise _StaleError from error
+            if isinstance(error, VizkitError) or out_of_memory(error):
+                raise
+            self._alone(DIFFERS)
+        else:
+            plan.seen = True
+            return
+        rest = left.nonzero()[:, 0]
+        part = Windows(windows.tops[rest], windows.lefts[rest], windows.height, windows.width, windows.mask)
+        for pick, raw, captured in self._through_module(picture, fill, part):
+            yield rest[pick], raw, captured
+
+    def _looked_at(self, members: Tensor, plan: Plan, *, first: bool, last: bool) -> Tensor:
+        """Which rows of a batch are compared with the module: its ends while the plan is new, later one.
+
+        Single windows are checked before; this is about batches, and about a net that has changed since.
+        """
+        ends = [0, len(members) - 1] if not plan.seen else [len(members) - 1]
+        wanted = ends if first else ends[-1:] if last and not plan.seen else []
+        return torch.tensor(sorted(set(wanted)), dtype=torch.int64)
+
+    def _as_module(
+        self,
+        picture: Tensor,
+        fill: Tensor,
+        windows: Windows,
+        members: Tensor,
+        rows: Tensor,
+        output: tuple[Any, dict[str, Tensor]],
+    ) -> bool:
+        """Whether these rows of a batch are what the module gives, one picture at a time."""
+        found = tensors(output)
+        for row in rows.tolist():
+            with torch.no_grad():
+                expected = tensors(
+                    self._forward(windows.perturb(picture, fill, members[row : row + 1].cpu()))
+                )
+            if not agree([t[row : row + 1] for t in found], expected, self.precision):
+                return False
+        return True
 
     def _started(self, program: Program, plan: Plan, picture: Tensor, fill: Tensor, windows: Windows) -> Run:
         with torch.no_grad():
@@ -255,7 +326,7 @@ class Engine:
             plan = self._planned(net.program, windows, 0.0)
             wrong = self._wrong(net, plan, picture, fill, windows, reference)
             if wrong:
-                self.reason = wrong
+                self.reason, self._one_by_one = wrong, wrong == DIFFERS
                 return None
         plan.reason = reason
         self._checked_once, self._reference = True, None
@@ -297,12 +368,25 @@ class Engine:
             for place, window in enumerate(reference[0].tolist()):
                 expected = tree_map(lambda t, k=place: t[k : k + 1], tensors(reference[1]))
                 if not agree(tensors(net.packed(run.single(window))), expected, self.precision):
-                    return "the incremental result differs from the module's"
+                    return DIFFERS
         except Exception as error:
             if out_of_memory(error):
                 raise
             return f"its operations cannot be repeated: {first_line(error)}"
         return ""
+
+
+class _StaleError(Exception):
+    """What was recorded is not what the module does now; nothing has been handed out yet."""
+
+
+def _marked(items: Iterator[T]) -> Iterator[tuple[bool, bool, T]]:
+    """(is the first, is the last, item)."""
+    first, waiting = True, next(items, None)
+    while waiting is not None:
+        following = next(items, None)
+        yield first, following is None, waiting
+        first, waiting = False, following
 
 
 _FEW = 16

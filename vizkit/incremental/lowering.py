@@ -1,5 +1,6 @@
 """From the nodes of a simplified tape to operations that are ready to run."""
 
+import math
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -19,7 +20,7 @@ def build(nodes: Sequence[Node], dtype: torch.dtype) -> list[Op]:
         node.args, node.kwargs = tree_map(lambda leaf: _constant(leaf, dtype), (node.args, node.kwargs))
         op = _made(node, ops)
         op.shape = node.shape[1:] if node.batched and node.shape is not None else None
-        op.macs = op.macs or _macs(node)
+        op.macs = op.macs or _macs(node, nodes)
         if op.is_map and op.shape is not None:
             op.cost = op.macs // (op.shape[1] * op.shape[2]) + 8 * op.shape[0]
         elif op.rule != "mean":
@@ -39,19 +40,18 @@ def _constant(leaf: Any, dtype: torch.dtype) -> Any:
     return leaf.detach().to(dtype)
 
 
-def _macs(node: Node) -> int:
-    """Multiplications a picture of convolutions and matrix products."""
-    shape = node.shape
+def _macs(node: Node, nodes: Sequence[Node]) -> int:
+    """Multiplications a picture of convolutions and matrix products, attention's included."""
+    shape, batch = node.shape, (nodes[0].shape or (1,))[0]
     if shape is None:
         return 0
-    pixels = 1
-    for size in shape[1:]:
-        pixels *= size
     if node.op == "conv":
-        return int(node.args[1][0].numel()) * pixels
-    if node.name in ("mm", "addmm"):
-        inner = next((t.shape[0] for t in node.args[-1:] if isinstance(t, Tensor)), 0)
-        return int(inner) * pixels
+        return int(node.args[1][0].numel()) * math.prod(shape[1:])
+    left = next((nodes[a.index].shape for a in node.args if isinstance(a, Ref)), None)
+    if node.name in ("mm", "addmm", "bmm", "baddbmm") and left:
+        return left[-1] * math.prod(shape) // batch
+    if node.name.startswith("_scaled_dot_product") and left:
+        return 2 * left[-2] * math.prod(left) // batch
     return 0
 
 
@@ -111,7 +111,7 @@ _MAKERS: dict[str, Callable[[Node, Sequence[Op]], Op | None]] = {
     "pad": gridwise.pad,
     "affine": pixelwise.affine,
     "narrow": pixelwise.narrow,
-    "permute": pixelwise.permute,
+    "reorder": pixelwise.reorder,
     "cat": pixelwise.cat,
     "mean": _mean,
 }

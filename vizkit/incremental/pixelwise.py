@@ -51,7 +51,7 @@ def narrow(node: Node, _ops: Sequence[Op]) -> Op:
     return _pointwise([x.index], narrowed)
 
 
-def permute(node: Node, _ops: Sequence[Op]) -> Op:
+def reorder(node: Node, _ops: Sequence[Op]) -> Op:
     """Channels in another order."""
     x, order = node.args
     groups = _groups(order)

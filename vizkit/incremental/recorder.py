@@ -102,6 +102,8 @@ class Recorder(TorchDispatchMode):  # type: ignore[no-untyped-call]
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         """Called by torch for every operation in place of it; modes are off in here."""
         kwargs = kwargs or {}
+        if func is torch.ops.aten.as_strided_.default and _stays(*args):
+            return func(*args, **kwargs)  # the same numbers: only the strides of single places are set
         seen = tree_map(self._seen, (args, kwargs))
         read = [leaf.index for leaf in tree_leaves(seen) if isinstance(leaf, Ref)]
         depends = any(self.nodes[k].depends for k in read)
@@ -205,6 +207,13 @@ def _shape(name: str, args: Any) -> list[int]:
             (size - 1) * s - 2 * p + reach + e + 1 if transposed else (size + 2 * p - reach - 1) // s + 1
         )
     return shape
+
+
+def _stays(x: Tensor, size: Sequence[int], stride: Sequence[int], offset: int | None = None) -> bool:
+    """Whether these sizes and strides say what the tensor's own do."""
+    if tuple(size) != tuple(x.shape) or offset not in (None, x.storage_offset()):
+        return False
+    return all(a == b or n == 1 for a, b, n in zip(stride, x.stride(), size, strict=True))
 
 
 def _written(func: Any, args: Any) -> list[Tensor]:

@@ -30,7 +30,8 @@ class Run:
     def __init__(self, program: Program, groups: Sequence[Group], indices: Indices, scene: Scene) -> None:
         self.program, self.groups, self.indices, self.scene = program, groups, indices, scene
         self.stores: dict[int, Store] = {}
-        self.means: dict[int, Tensor] = {}
+        self.means: dict[int, Tensor] = {}  # in double precision: a change may leave little of them
+        self.kinds: dict[int, torch.dtype] = {}
         self.divisors: dict[int, Tensor] = {}
         self._unchanged()
 
@@ -49,7 +50,8 @@ class Run:
             if k in room:
                 self.stores[k] = Store(values[k], sorted(outside[k]), room[k])
             if op.rule == "mean":
-                self.means[k] = values[k]
+                self.means[k] = values[op.inputs[0]].double().mean((2, 3)).view(values[k].shape)
+                self.kinds[k] = values[k].dtype
             if op.divisor is not None:
                 self.divisors[k] = op.divisor.to(self.scene.picture).view(-1)
             for i in op.inputs:
@@ -184,9 +186,9 @@ class Run:
         store, box = self.stores[source], group.boxes[source]
         index = self.indices.of(group.reads[k][0], part, store)
         old = store.gather(index, len(new), box.size)
-        change = (new.float().sum((2, 3)) - old.float().sum((2, 3))) / store.pixels
+        change = (new.double().sum((2, 3)) - old.double().sum((2, 3))) / store.pixels
         base = self.means[k]
-        return (base + change.view(-1, *base.shape[1:])).to(base.dtype)
+        return (base + change.view(-1, *base.shape[1:])).to(self.kinds[k])
 
 
 def _demand(groups: Sequence[Group], chunk: int) -> tuple[dict[int, set[float]], dict[int, int]]:

@@ -7,7 +7,7 @@ affine    x, mean, variance, weight, bias, eps: a batch norm with fixed statisti
 max_pool  x, kernel, stride, padding, dilation, ceil_mode
 pad       x, (top, left, bottom, right), value
 narrow    x, start, length: a run of channels
-permute   x, order: other channels in each place
+reorder   x, order: other channels in each place
 item      x, k: one of several results
 
 Everything else stays as it was recorded.
@@ -194,7 +194,7 @@ def _channels(work: _Work) -> None:
             start = _start_of_views(work, k)
             order = None if start is None else _order(work, start, k)
             if start is not None and order is not None:
-                node.op, node.args, node.kwargs = "permute", (Ref(start), order), {}
+                node.op, node.args, node.kwargs = "reorder", (Ref(start), order), {}
 
 
 def _narrowed(work: _Work, node: Node) -> tuple[Ref, int, int] | None:

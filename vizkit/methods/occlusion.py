@@ -40,10 +40,12 @@ def occlusion(
     *,
     target: Target = None,
     window: Annotated[
-        int | None, "Side of the window in input pixels; by itself a seventh of the shorter side.", Between(1)
+        int | None,
+        "Side of the window in input pixels; by itself a seventh of the shorter side.",
+        Between(1, 65_536),
     ] = None,
     stride: Annotated[
-        int | None, "Steps of the window in input pixels; by itself half of the window.", Between(1)
+        int | None, "Steps of the window in input pixels; by itself half of the window.", Between(1, 65_536)
     ] = None,
     shape: Annotated[
         Literal["square", "disc", "superpixels"], "What is hidden: a square, a disc, or a piece by SLIC."

@@ -55,7 +55,9 @@ class VisionModel:
 
     def raw(self, pixels: Tensor) -> Any:
         """Whatever the module returns for pixels (N, C, H, W)."""
-        return self.module(self.normalise(pixels))
+        given = self.normalise(pixels)
+        # a copy: the module may write into what it gets
+        return self.module(given.clone() if given is pixels else given)
 
     def normalise(self, pixels: Tensor) -> Tensor:
         """Pixels (..., C, H, W) in [0, 1] as the module wants them: its device, its dtype, mean and std."""
