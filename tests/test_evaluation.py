@@ -432,8 +432,9 @@ def test_a_net_is_left_as_it_was_also_by_a_users_own_function(tiny, pixels, trac
     before = trace(tiny)
     vizkit.evaluate(tiny, pixels[0], methods=["saliency", careless], metrics="all", options=QUICK, steps=3)
     assert trace(tiny) == before
-    with pytest.raises(RuntimeError, match="on purpose"):
-        vizkit.evaluate(tiny, pixels[0], methods=[failing])
+    table = vizkit.evaluate(tiny, pixels[0], methods=[failing, "saliency"], metrics="drop")
+    assert table.rows[0].note == "the method fails: RuntimeError: on purpose"
+    assert table.rows[1].cells["drop"].count == 1
     assert trace(tiny) == before
 
 
