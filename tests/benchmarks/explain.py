@@ -74,25 +74,28 @@ def rows(name: str, rounds: int, ig_rounds: int) -> list[list[str]]:
     }
     if name == "vgg16":
         slow.pop("ig, Captum as it comes")
-    times |= medians(slow, rounds=ig_rounds, warmup=1)
+    times |= medians(slow, rounds=ig_rounds, warmup=1) if ig_rounds else {}
 
     def line(title: str, limit: str, keys: list[str]) -> list[str]:
         below = times[limit][0]
         ratios = [f"{times[k][0] / below:.3f}" if k in times else "" for k in keys]
         return [name, title, f"{1e3 * below:.0f} ± {1e3 * times[limit][1]:.0f}", *ratios]
 
-    return [
+    lines = [
         line("guided backprop / fwd+bwd", "bare", ["guided", "guided, Captum", ""]),
         line("Grad-CAM / fwd+bwd", "bare", ["cam", "cam, Captum", "cam, pytorch-grad-cam"]),
-        line("integrated gradients / 50 gradients", "fifty", ["ig", "ig, Captum", "ig, Captum as it comes"]),
     ]
+    if ig_rounds:
+        keys = ["ig", "ig, Captum", "ig, Captum as it comes"]
+        lines.append(line("integrated gradients / 50 gradients", "fifty", keys))
+    return lines
 
 
 def main() -> None:
     """Print the table."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--rounds", type=int, default=9)
-    parser.add_argument("--ig-rounds", type=int, default=3)
+    parser.add_argument("--ig-rounds", type=int, default=3, help="0 leaves them out")
     parser.add_argument(
         "--models", nargs="+", default=["efficientnet_lite0", "resnet18", "resnet50", "vgg16"]
     )
