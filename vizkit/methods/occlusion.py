@@ -156,7 +156,7 @@ def _windows(
     window, stride = asked.sides(size)
     mask = window_mask(window, "disc" if asked.shape == "disc" else "square")
     engine = engines.of(run)
-    clean = torch.stack(run.measure(run.pixels[image : image + 1], image, asked.measure)).cpu()
+    clean = _clean(run, image, asked.measure)
     windows = Windows(*window_grid(size, window, stride), window, window, mask)
     drops = clean - window_scores(run, image, fill, windows, engine, asked.measure, on_step)
     for _ in range(asked.refine):
@@ -177,12 +177,19 @@ def _windows(
     return mean_drop(windows, drops, size), figures
 
 
+def _clean(run: Run, image: int, measure: Measure) -> Tensor:
+    """(targets, 1) what is measured for the picture as it is."""
+    if measure == "score":  # known since the targets were fixed
+        return torch.stack([s[image : image + 1] for s in run.scores]).cpu()
+    return torch.stack(run.measure(run.pixels[image : image + 1], image, measure)).cpu()
+
+
 def _pieces(
     run: Run, image: int, fill: Tensor, asked: _Asked, on_step: Step
 ) -> tuple[Tensor, dict[str, Any]]:
     pixels = run.pixels[image]
     labels = superpixels(pixels, asked.pieces)
-    clean = torch.stack(run.measure(pixels[None], image, asked.measure)).cpu()
+    clean = _clean(run, image, asked.measure)
     drops = clean - piece_scores(run, image, fill, labels, asked.measure, asked.batch, on_step)
     figures = {"superpixels": drops.shape[1], "inference": "every superpixel through the whole net"}
     return drops[:, labels.cpu()], figures
