@@ -10,6 +10,7 @@ The engine always computes the whole grid. Captum's time a position does not dep
 import argparse
 import math
 import time
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -31,6 +32,8 @@ def build(name: str) -> vizkit.VisionModel:
     model = vizkit.load_model(name, random_weights=random_weights, device="cpu")
     if random_weights:
         calibrate(model.module)
+    # any size: pictures are taken as they are
+    model.preprocessing = replace(model.preprocessing, size=None, resize=None)
     return model
 
 
