@@ -36,6 +36,10 @@ class TargetText(click.ParamType):  # type: ignore[type-arg]
 def command_for(name: str) -> click.Command:
     """The click command of technique `name`."""
     signature = read_signature(name)
+    if signature.has("index") or not signature.has("images"):
+        from vizkit.cli.single import command_of  # what gives one result, whatever it is given
+
+        return command_of(signature)
     title = name.replace("_", "-")
     shared = {
         "Model": options.model_options(title) if signature.has("model") else [],
@@ -46,7 +50,7 @@ def command_for(name: str) -> click.Command:
             *options.talk_options(title),
         ],
     }
-    own = [_own(p, title) for p in signature.parameters if p.role not in ("model", "images", "on_step")]
+    own = own_options(signature)
     images = click.Argument(
         ["images"], nargs=-1, metavar="[IMAGE|FOLDER|-]...", shell_complete=completing.files
     )
@@ -66,6 +70,13 @@ def _run(signature: Signature, **given: Any) -> int:
     from vizkit.cli.runner import Job  # here: help and usage errors need none of it
 
     return Job(signature, given).run()
+
+
+def own_options(signature: Signature) -> list[click.Parameter]:
+    """The options that the technique itself has."""
+    shared = ("model", "images", "index", "unit", "on_step")
+    title = signature.name.replace("_", "-")
+    return [_own(p, title) for p in signature.parameters if p.role not in shared]
 
 
 def _own(parameter: Parameter, command: str) -> click.Option:

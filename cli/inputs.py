@@ -103,7 +103,7 @@ def _output(source: str, stem: Path, command: str, out: str | None, *, several: 
         if out == STDIN or (out.lower().endswith(_PICTURES) and not os.path.isdir(out)):
             raise UsageError(f"several pictures need a folder: -o {out!r} is one file")
         return str(Path(out) / file)
-    if picture_format(out) == "JSON":
+    if picture_format(out) in ("JSON", "HTML"):
         raise UsageError(
             "-o takes a picture (.png, .jpg, .webp); --json prints the record to standard output"
         )

@@ -16,6 +16,7 @@ from vizkit.errors import OutputError, VizkitError, did_you_mean, one_line
 from vizkit.signatures import method_names, section_of, summary_of
 
 WRITTEN_BY_HAND = {
+    "scan": "Scan a folder of pictures into an index that answers everything else.",
     "evaluate": "Compare heat-map methods by numbers: insertion, deletion, ROAD, infidelity ...",
     "models": "List the models that can be loaded by name.",
     "layers": "List a model's layers: name, kind, output shape, parameters, receptive field.",

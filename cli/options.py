@@ -93,13 +93,8 @@ def style_options(command: str, layouts: Sequence[str]) -> list[click.Parameter]
     def named(*names: str, **settings: Any) -> click.Option:
         return option(*names, command=command, **settings)
 
-    themes = click.Choice(["light", "dark"])
     return [
-        named("--layout", type=click.Choice(layouts), default=layouts[0], help="All panels, or one."),
-        named(
-            "--width", type=click.IntRange(64, 20_000), default=1200, help="Width of the picture in pixels."
-        ),
-        named("--theme", type=themes, default="light", help="Background."),
+        *page_options(command, layouts),
         named(
             "--clip",
             type=click.FloatRange(0, 100, min_open=True),
@@ -107,6 +102,23 @@ def style_options(command: str, layouts: Sequence[str]) -> list[click.Parameter]
             help="Percentile at which colours end.",
         ),
         named("--colormap", help="Colour map instead of the usual one.", shell_complete=completing.colours),
+    ]
+
+
+def page_options(command: str, layouts: Sequence[str]) -> list[click.Parameter]:
+    """How any figure is drawn: which parts, how wide, on what."""
+
+    def named(*names: str, **settings: Any) -> click.Option:
+        return option(*names, command=command, **settings)
+
+    themes = click.Choice(["light", "dark"])
+    choice = [named("--layout", type=click.Choice(layouts), default=layouts[0], help="All panels, or one.")]
+    return [
+        *(choice if layouts else []),
+        named(
+            "--width", type=click.IntRange(64, 20_000), default=1200, help="Width of the picture in pixels."
+        ),
+        named("--theme", type=themes, default="light", help="Background."),
     ]
 
 

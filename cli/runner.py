@@ -55,7 +55,7 @@ class Job:
         if self.piped and given["as_json"]:
             raise UsageError("-o - and --json both want standard output; give -o a file")
         self.model = load_model(given)
-        self.function = _function(self.signature.name)
+        self.function = technique(self.signature.name)
         with bar(self.command, shown=not given["quiet"]) as step:
             self._work(self._not_done(tasks), step, len(tasks))
         if self.there and not given["quiet"]:
@@ -208,7 +208,7 @@ class Job:
         force = self.given["force"]
         atomic.write(task.output, encode(picture, picture_format(task.output), record), force=force)
         if task.raw is not None:
-            atomic.write(task.raw, _npy([r.values for r in results]), force=force)
+            atomic.write(task.raw, npy_bytes([r.values for r in results]), force=force)
         noticed = dict.fromkeys(w for r in results for w in r.provenance.warnings)
         self._say_all(task, [w for w in noticed if w not in self.model.warnings])
         return record
@@ -276,7 +276,8 @@ def _standard_input() -> bytes:
     return data
 
 
-def _function(name: str) -> Callable[..., Any]:
+def technique(name: str) -> Callable[..., Any]:
+    """The function of a technique."""
     import importlib
 
     function: Callable[..., Any] = getattr(importlib.import_module(f"vizkit.methods.{name}"), name)
@@ -298,7 +299,8 @@ def _summary(record: dict[str, Any]) -> str:
     return ", ".join(parts)
 
 
-def _npy(values: Sequence[Any]) -> bytes:
+def npy_bytes(values: Sequence[Any]) -> bytes:
+    """Arrays as the bytes of one .npy file with our mark."""
     import io
 
     import numpy as np

@@ -19,8 +19,8 @@ FILES = sorted([*(ROOT / "vizkit").rglob("*.py"), *(ROOT / "cli").rglob("*.py")]
 
 # from the ground up: a file imports from its own layer and those before it
 LAYERS = [
-    ["errors", "atomic", "fingerprint", "signatures"],
-    ["results", "tables", "compounds"],
+    ["errors", "atomic", "fingerprint", "signatures", "tensorfiles"],
+    ["results", "tables", "compounds", "pictures"],
     [
         *("sessions", "receptive", "coordinates", "coordinate_rules", "layernames", "hooks", "targets"),
         *("units", "targetspecs"),
@@ -35,6 +35,7 @@ LAYERS = [
     ["batches", "fills"],
     ["channels", "occluding"],
     ["gradients", "cams", "explain"],
+    ["scanning"],
     ["registry"],
     ["specs"],
     ["evaluation"],

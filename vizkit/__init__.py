@@ -25,6 +25,10 @@ _HOMES = {
     "Sheet": "vizkit.compounds",
     "Segmentation": "vizkit.compounds",
     "evaluate": "vizkit.evaluation.judging",
+    "scan": "vizkit.scanning.scanner",
+    "merge_index": "vizkit.scanning.scanner",
+    "Index": "vizkit.scanning.index",
+    "Pictures": "vizkit.pictures",
     "VizkitError": "vizkit.errors",
 }
 """Public name -> the module it lives in; the techniques are added from `vizkit/methods/`."""

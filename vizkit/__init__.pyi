@@ -21,7 +21,11 @@ from vizkit.methods.rise import rise as rise
 from vizkit.methods.saliency import saliency as saliency
 from vizkit.methods.sanity_check import sanity_check as sanity_check
 from vizkit.methods.segment import segment as segment
+from vizkit.pictures import Pictures as Pictures
 from vizkit.results import Heatmap as Heatmap
+from vizkit.scanning.index import Index as Index
+from vizkit.scanning.scanner import merge_index as merge_index
+from vizkit.scanning.scanner import scan as scan
 from vizkit.sessions import session as session
 from vizkit.tables import Table as Table
 from vizkit.targetspecs import region as region

@@ -14,6 +14,7 @@ import secrets
 import stat
 import struct
 import sys
+from collections.abc import Iterable
 from pathlib import Path
 from typing import IO
 
@@ -54,16 +55,21 @@ def write(path: str | os.PathLike[str], data: bytes, *, force: bool = False) -> 
     if os.fspath(path) == "-":
         write_stdout(data)
         return
-    target = _resolve(path)
-    if _is_stream(target):
+    if _is_stream(target := _resolve(path)):
         with _explained(target):
             target.write_bytes(data)
         return
+    write_pieces(target, [data], force=force)
+
+
+def write_pieces(path: str | os.PathLike[str], pieces: Iterable[bytes], *, force: bool = False) -> None:
+    """`write` for a file too large for the memory, given in pieces; not for streams."""
+    target = _resolve(path)
     _refuse_foreign(target, force)
     temporary = _temporary_beside(target)
     try:
         with _explained(target):
-            _write_and_sync(temporary, data, _mode_of(target))
+            _write_and_sync(temporary, pieces, _mode_of(target))
             os.replace(temporary, target)
             _sync_folder(target.parent)
     finally:
@@ -171,11 +177,12 @@ def _mode_of(target: Path) -> int:
     return 0o666 & ~mask
 
 
-def _write_and_sync(path: Path, data: bytes, mode: int) -> None:
+def _write_and_sync(path: Path, pieces: Iterable[bytes], mode: int) -> None:
     # The name must fail for being too long exactly when the target's would.
     os.close(os.open(path, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o600))
     with open(path, "wb") as file:
-        file.write(data)
+        for piece in pieces:
+            file.write(piece)
         file.flush()
         os.fchmod(file.fileno(), mode)
         os.fsync(file.fileno())

@@ -82,6 +82,7 @@ class Wanted(NamedTuple):
     background: str
     max_pixels: int
     allow_truncated: bool
+    shorter: int = 0
 
 
 class Stream(io.BufferedReader):
@@ -123,6 +124,8 @@ def decode(image: Image.Image, stream: Stream, label: str, wanted: Wanted, notic
     with explained(f"cannot read {label}", advice, UNREADABLE):
         _choose_frame(image, label, wanted.frame, noticed)
         check_size(image.size, label, wanted)
+        if wanted.shorter and image.format == "JPEG":
+            image.draft(None, (wanted.shorter, wanted.shorter))
         _load(image, stream, wanted, noticed)
 
 

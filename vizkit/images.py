@@ -56,7 +56,8 @@ class Photo:
     """A decoded picture and what was noticed on the way.
 
     `image` is RGB and upright; `warnings` tell what changed pixels, `notes` what did not. `path` is
-    None for pictures that came from memory or from standard input; `name` is fit for display.
+    None for pictures that came from memory or from standard input; `name` is fit for display. `size` is the
+    width and height of the whole upright picture, also where `image` was decoded at a fraction of it.
     """
 
     image: Image.Image
@@ -64,6 +65,7 @@ class Photo:
     path: str | None
     warnings: tuple[str, ...]
     notes: tuple[str, ...]
+    size: tuple[int, int] = (0, 0)
 
 
 def read_image(
@@ -74,6 +76,7 @@ def read_image(
     background: str = "white",
     max_pixels: int = MAX_PIXELS,
     allow_truncated: bool = False,
+    shorter: int = 0,
 ) -> Photo:
     """The picture in `source`: a path, `"-"` for standard input, the bytes of a file, or a PIL image.
 
@@ -81,9 +84,10 @@ def read_image(
     Transparent parts are laid on `background` (a colour name or `#rrggbb`), `frame` counts from 0.
     A PIL image is read at the frame it stands at and left as it is. Raises `UsageError` (no such file,
     a folder, a wrong option) and `ImageError` (no picture, damaged, more than `max_pixels`);
-    `allow_truncated` accepts a damaged picture as far as it can be decoded, with a warning.
+    `allow_truncated` accepts a damaged picture as far as it can be decoded, with a warning. `shorter`: a
+    JPEG is decoded at 1/2, 1/4 or 1/8 of its size where its short side keeps that many pixels (0: never).
     """
-    wanted = Wanted(frame, background, max_pixels, allow_truncated)
+    wanted = Wanted(frame, background, max_pixels, allow_truncated, shorter)
     _check_options(wanted)
     if isinstance(source, Image.Image):
         return _read_pil(source, wanted)
@@ -93,9 +97,13 @@ def read_image(
     with stream, _without_warnings:
         image = identify(stream, label, wanted)
         noticed = Noticed([], _notes(image, path))
+        header = image.size
         decode(image, stream, label, wanted, noticed)
+        whole = header if shorter and image.format == "JPEG" else image.size
         picture = finish(image, label, background, noticed)
-    return Photo(picture, one_line(title), path, tuple(noticed.warnings), tuple(noticed.notes))
+        # A square picture may have been turned too, but then its sides are (nearly) the same.
+        size = whole if picture.size == image.size else whole[::-1]
+    return Photo(picture, one_line(title), path, tuple(noticed.warnings), tuple(noticed.notes), size)
 
 
 def load_image(
@@ -135,7 +143,11 @@ def to_tensor(image: Image.Image) -> "torch.Tensor":
 
 
 def _check_options(wanted: Wanted) -> None:
-    for option, value, least in (("frame", wanted.frame, 0), ("max_pixels", wanted.max_pixels, 1)):
+    for option, value, least in (
+        ("frame", wanted.frame, 0),
+        ("max_pixels", wanted.max_pixels, 1),
+        ("shorter", wanted.shorter, 0),
+    ):
         if isinstance(value, bool) or not isinstance(value, int) or value < least:
             raise UsageError(f"{option} must be a whole number of at least {least}, not {value!r}")
     colour(wanted.background)
@@ -154,7 +166,7 @@ def _read_pil(image: Image.Image, wanted: Wanted) -> Photo:
         with explained(f"cannot read {name}", "; get a fresh copy", UNREADABLE), quiet(image):
             image.load()
         picture = finish(image, name, wanted.background, noticed)
-    return Photo(picture, name, None, tuple(noticed.warnings), tuple(noticed.notes))
+    return Photo(picture, name, None, tuple(noticed.warnings), tuple(noticed.notes), picture.size)
 
 
 def _notes(image: Image.Image, path: str | None) -> list[str]:

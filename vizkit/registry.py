@@ -27,6 +27,10 @@ Model = Annotated[Any, Role("model")]
 """A `VisionModel`, a `torch.nn.Module`, or a model's name."""
 Images = Annotated[Any, Role("images")]
 """One picture or a sequence: path, PIL image, uint8 array, tensor (C, H, W) or (N, C, H, W)."""
+Index = Annotated[Any, Role("index")]
+"""What `vizkit scan` made of a folder: its path or an `Index`; a folder of pictures is scanned on the way."""
+Unit = Annotated[Any, Role("unit")]
+"""A layer's name or "layer:channel", or several."""
 Target = Annotated[Any, Role("target")]
 """None (the top class), an index, a class name, "a vs b", "layer:channel[,y,x]", a callable; or a list."""
 Layer = Annotated[str | None, Role("layer")]
@@ -37,7 +41,7 @@ OnStep = Annotated[Callable[[int, int], None] | None, Role("on_step")]
 """Called with (steps done, steps in all)."""
 
 Section = Literal["explain", "look inside", "paint", "judge"]
-Gives = Literal["heatmap", "sheet", "segmentation"]
+Gives = Literal["heatmap", "sheet", "segmentation", "pictures", "scatter", "page"]
 
 
 @dataclass(frozen=True)

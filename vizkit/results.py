@@ -88,16 +88,25 @@ class Result:
         return drawing(type(self))(self, **style)
 
     def save(self, path: str | os.PathLike[str], *, force: bool = False, **style: Any) -> None:
-        """Write the picture (`.png`, `.jpg`, `.webp`) or the record (`.json`), with its provenance inside.
+        """Write the picture (`.png`, `.jpg`, `.webp`), the record (`.json`) or, for what has one, the page
+        (`.html`), with its provenance inside.
 
         A file that vizkit made is replaced, any other only with `force`. Raises `OutputError` or
         `UsageError`; what stood there before is then unchanged.
         """
         kind = picture_format(path)
         atomic.check(path, force=force)
-        as_json = kind == "JSON"
-        data = self.to_json().encode() if as_json else encode(self.picture(**style), kind, self.as_dict())
+        if kind == "JSON":
+            data = self.to_json().encode()
+        elif kind == "HTML":
+            data = self.html().encode()
+        else:
+            data = encode(self.picture(**style), kind, self.as_dict())
         atomic.write(path, data, force=force)
+
+    def html(self) -> str:
+        """The result as a page that stands by itself. Raises `UsageError` for results that have none."""
+        raise UsageError(f"{self.provenance.method or 'this'} makes no .html; use .png, .jpg, .webp or .json")
 
     def as_dict(self) -> dict[str, Any]:
         """The record as plain JSON values, without the pixel data. The first key is vizkit's mark."""
@@ -164,13 +173,14 @@ def drawing(kind: type[Result]) -> "Callable[..., Image]":
 
 # --- files ---
 
-Format = Literal["PNG", "JPEG", "WEBP", "JSON"]
+Format = Literal["PNG", "JPEG", "WEBP", "JSON", "HTML"]
 _FORMATS: dict[str, Format] = {
     ".png": "PNG",
     ".jpg": "JPEG",
     ".jpeg": "JPEG",
     ".webp": "WEBP",
     ".json": "JSON",
+    ".html": "HTML",
 }
 
 

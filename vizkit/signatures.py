@@ -13,7 +13,7 @@ from typing import Any
 METHODS_FOLDER = Path(__file__).parent / "methods"
 LAYOUTS = ("figure", "overlay", "map")
 """How a heat map can be drawn."""
-ROLES = ("model", "images", "target", "layer", "seed", "on_step")
+ROLES = ("model", "images", "index", "unit", "target", "layer", "seed", "on_step")
 
 
 @dataclass(frozen=True)

@@ -1,6 +1,6 @@
 """Whole maps, from where boxes no longer pay: ordinary batches, also across groups of windows."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -93,14 +93,22 @@ class Tail:
     ) -> tuple[Tensor, dict[int, Tensor]]:
         members, values = given
         values = dict(values)
-        _execute(self.program.ops, nodes, values, len(members), keep)
+        run_whole(self.program.ops, nodes, values, len(members), keep)
         return members, {k: values[k] for k in keep}
 
 
-def _execute(
-    ops: Sequence[Op], nodes: Sequence[int], values: dict[int, Any], batch: int, keep: set[int]
+def run_whole(
+    ops: Sequence[Op],
+    nodes: Sequence[int],
+    values: dict[int, Any],
+    batch: int,
+    keep: set[int],
+    seen: Callable[[int], None] | None = None,
 ) -> None:
-    """Whole maps: the nodes in order, into `values`; what nobody reads any more is dropped or reused."""
+    """Whole maps: the nodes in order, into `values`; what nobody reads any more is dropped or reused.
+
+    `seen` is told each node as soon as its value is there, and before it may be overwritten.
+    """
     left = uses_of(ops, nodes)
     owned: set[int] = set()
     for k in nodes:
@@ -112,6 +120,8 @@ def _execute(
             values[k] = op.local(given, out)
         else:
             values[k] = op.full(given, batch)
+        if seen is not None:
+            seen(k)
         if op.fresh:
             owned.add(k)
         else:

@@ -1,0 +1,209 @@
+"""Commands that give one result for all they are given: of an index, or of a model without a picture."""
+
+import functools
+import inspect
+import os
+import sys
+from pathlib import Path
+from typing import Any
+
+import click
+
+from vizkit import atomic
+from vizkit.cli import completing, options
+from vizkit.cli.generate import GroupedCommand, own_options
+from vizkit.errors import UsageError, one_line
+from vizkit.results import picture_format
+from vizkit.signatures import Parameter, Signature
+
+_METAVARS = {"index": "INDEX", "unit": "LAYER[:CHANNEL]...", "images": "[IMAGE]...", "layer": "[LAYER]"}
+_STYLE = ("layout", "width", "theme")
+
+
+def command_of(signature: Signature) -> click.Command:
+    """The click command of such a technique; its positional parameters are the command's arguments."""
+    title = signature.name.replace("_", "-")
+    shared = {
+        "Model": _model_options(signature, title) if signature.has("model") else [],
+        "Output": [
+            *_output_options(signature, title),
+            *options.page_options(title, signature.layouts),
+            *options.talk_options(title),
+        ],
+    }
+    command = GroupedCommand(
+        title,
+        params=[
+            *map(_argument, positional(signature)),
+            *own_options(signature),
+            *(p for group in shared.values() for p in group),
+        ],
+        callback=functools.partial(_run, signature),
+        help=_help(signature),
+        short_help=signature.summary,
+        context_settings={"help_option_names": ["-h", "--help"]},
+    )
+    command.groups = {heading: [p.name or "" for p in group] for heading, group in shared.items()}
+    return command
+
+
+def positional(signature: Signature) -> list[Parameter]:
+    """The parameters that stand on the command line without a flag."""
+    return [p for p in signature.parameters if p.role in ("index", "unit", "images")]
+
+
+def _argument(parameter: Parameter) -> click.Argument:
+    many = parameter.role in ("unit", "images")
+    return click.Argument(
+        [parameter.name],
+        nargs=-1 if many else 1,
+        required=parameter.role != "images",
+        metavar=_METAVARS[parameter.role or ""],
+        shell_complete=completing.files,
+    )
+
+
+def _model_options(signature: Signature, title: str) -> list[click.Parameter]:
+    """The shared options; with an index the model is the one that made it, unless it is named."""
+    found = options.model_options(title)
+    if signature.has("index"):
+        model = options.option(
+            "-m",
+            "--model",
+            command=title,
+            help="Model. [default: the index's]",
+            shell_complete=completing.models,
+        )
+        return [model, *(p for p in found if p.name != "model")]
+    return found
+
+
+def _output_options(signature: Signature, title: str) -> list[click.Parameter]:
+    kinds = ".html" if signature.gives == "page" else ".png .jpg .webp"
+    kinds += " .html" if signature.gives == "scatter" else ""
+    return [
+        options.option(
+            "-o", "--out", command=title, metavar="FILE", help=f"File to write ({kinds} or .json)."
+        ),
+        options.option(
+            "--json",
+            "as_json",
+            command=title,
+            is_flag=True,
+            help="Print one JSON object to stdout (the file is written too).",
+        ),
+        options.option("--raw", command=title, metavar="FILE", help="Write the values as .npy too."),
+        options.option(
+            "-f", "--force", command=title, is_flag=True, help="Replace files that vizkit did not make."
+        ),
+    ]
+
+
+# --- running ---
+
+
+def _run(signature: Signature, **given: Any) -> int:
+    """Check the output, compute, write, report; nothing heavy is imported before the output is known good."""
+    command = signature.name.replace("_", "-")
+    out = given["out"] or _default_output(signature, given, command)
+    _check_output(signature, out, given)
+    from vizkit.cli.progress import bar
+    from vizkit.cli.runner import load_model, npy_bytes, technique
+
+    inputs = [_given(p, given, load_model) for p in _inputs(signature)]
+    roles = (None, "seed", "layer")
+    keywords: dict[str, Any] = {p.name: given[p.name] for p in signature.parameters if p.role in roles}
+    if signature.has("index") and signature.has("model"):
+        keywords["model"] = _named_model(given, load_model)
+    with bar(command, shown=not given["quiet"]) as step:
+        keywords |= {"on_step": step} if signature.has("on_step") else {}
+        result = technique(signature.name)(*inputs, **keywords)
+    style = {k: given[k] for k in _STYLE if k in given}
+    result.save(out, force=given["force"], **style)
+    if given["raw"]:
+        atomic.write(given["raw"], npy_bytes([result.values]), force=given["force"])
+    return _report(result, out, given)
+
+
+def _inputs(signature: Signature) -> list[Parameter]:
+    """What the function is given by position; beside an index, the model is an option."""
+    roles = ("index", "unit", "images") if signature.has("index") else ("model", "unit", "images")
+    return [p for p in signature.parameters if p.role in roles]
+
+
+def _given(parameter: Parameter, given: dict[str, Any], load_model: Any) -> Any:
+    """What the function gets for one of its inputs."""
+    if parameter.role == "model":
+        return load_model(given)
+    value = given[parameter.name]
+    return list(value) if isinstance(value, tuple) else value
+
+
+def _named_model(given: dict[str, Any], load_model: Any) -> Any:
+    """The model that was named on the command line, else None: the index knows its own."""
+    if given["model"]:
+        return load_model(given)
+    if given["weights"] or given["random_weights"]:
+        raise UsageError("--weights and --random-weights go with --model NAME")
+    return None
+
+
+def _default_output(signature: Signature, given: dict[str, Any], command: str) -> str:
+    ending = "html" if signature.gives == "page" else "png"
+    index = next((given[p.name] for p in signature.parameters if p.role == "index"), None)
+    stem = Path(index).resolve().name if index is not None else given["model"].replace(":", "-")
+    return f"{stem}.{command}.{ending}"
+
+
+def _check_output(signature: Signature, out: str, given: dict[str, Any]) -> None:
+    """Raises `UsageError` or `OutputError` for what could not be written later."""
+    kind = "PNG" if out == "-" else picture_format(out)
+    drawn = kind not in ("JSON", "HTML")
+    if (signature.gives == "page" and drawn) or (
+        kind == "HTML" and signature.gives not in ("page", "scatter")
+    ):
+        fitting = ".html" if signature.gives == "page" else ".png, .jpg or .webp"
+        raise UsageError(f"{given['out']!r}: this command writes {fitting}")
+    if out == "-" and given["as_json"]:
+        raise UsageError("-o - and --json both want standard output; give -o a file")
+    for path in (out, given["raw"]):
+        if path and path != "-":
+            atomic.check(path, force=given["force"])
+    if given["raw"] and not given["raw"].endswith(".npy"):
+        raise UsageError(f"--raw writes .npy files, not {os.path.basename(given['raw'])!r}")
+
+
+def _report(result: Any, out: str, given: dict[str, Any]) -> int:
+    if not given["quiet"]:
+        for line in result.provenance.warnings:
+            print(f"vizkit: {one_line(line)}", file=sys.stderr)
+    if given["as_json"]:
+        import json
+
+        written = [out, *([given["raw"]] if given["raw"] else [])]
+        text = json.dumps(
+            result.as_dict() | {"outputs": written}, indent=2, ensure_ascii=False, allow_nan=False
+        )
+        atomic.write_stdout((text + "\n").encode(errors="backslashreplace"))
+    elif not given["quiet"] and out != "-":
+        print(f"{one_line(result.provenance.target or result.provenance.image)} -> {one_line(out)}")
+    return 0
+
+
+def _help(signature: Signature) -> str:
+    """First paragraph, where the result goes, an example, source."""
+    title = signature.name.replace("_", "-")
+    stem = "INDEX" if signature.has("index") else "MODEL"
+    ending = "html" if signature.gives == "page" else "png"
+    return inspect.cleandoc(
+        f"""{signature.summary}
+
+        Writes {stem}.{title}.{ending} in the current folder, or -o FILE.
+
+        \b
+        Example:
+          {signature.example}
+
+        Source: {signature.paper}.
+        """
+    )

@@ -1,0 +1,141 @@
+"""The running state of a scan: what is known of every channel after so many pictures, in flat memory.
+
+All layers' channels stand under each other, so that a batch is one update. Pictures come in the order of
+their names and are numbered from 0; equal values keep that order.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from vizkit.scanning.index import BINS, bin_of
+from vizkit.tensorfiles import Array
+
+_ADDED = ("sums", "squares", "positive", "counted", "histogram")
+
+
+@dataclass
+class Found:
+    """What was read off one batch of n pictures, for C channels of all layers.
+
+    values, places: by kind ("highest", "lowest"), (n, C) each, float32 and int32; for "lowest" only of the
+    channels that can be negative. samples: a (n, S, C of the layer) float32 array a layer.
+    """
+
+    values: Mapping[str, Array]
+    places: Mapping[str, Array]
+    samples: Sequence[Array]
+
+
+class Top:
+    """The k best values of each channel, with pictures and places; best first, ties in the pictures' order.
+
+    sign: 1 for the largest, -1 for the smallest.
+    """
+
+    def __init__(self, channels: int, k: int, sign: int) -> None:
+        self.sign = sign
+        self.values = np.full((channels, k), -np.inf, np.float32)  # times the sign
+        self.images = np.full((channels, k), -1, np.int32)
+        self.places = np.full((channels, k), -1, np.int32)
+
+    def update(self, values: Array, places: Array, numbers: Array) -> None:
+        """Take in (n, C) values of the pictures with these numbers, which come after all before them."""
+        given = values.T * np.float32(self.sign)
+        rows = np.flatnonzero((given > self.values[:, -1:]).any(1) | (self.images[:, -1] < 0))
+        if len(rows):
+            self._merge(
+                rows, given[rows], np.broadcast_to(numbers, (len(rows), len(numbers))), places.T[rows]
+            )
+
+    def merge(self, values: Array, images: Array, places: Array) -> None:
+        """Take in (C, k) best values of pictures whose numbers (-1: none) may lie anywhere between ours."""
+        self._merge(
+            np.arange(len(self.values)), values * np.float32(self.sign), images, places, in_order=False
+        )
+
+    def _merge(
+        self, rows: Array, values: Array, images: Array, places: Array, *, in_order: bool = True
+    ) -> None:
+        k = self.values.shape[1]
+        values = np.concatenate([self.values[rows], values], 1)
+        images = np.concatenate([self.images[rows], images.astype(np.int32)], 1)
+        places = np.concatenate([self.places[rows], places], 1)
+        worse = np.where(images < 0, np.float32(np.inf), -values)  # what is empty comes last
+        # A stable sort keeps what came first in front; numbers in disorder are sorted by first.
+        order = np.argsort(worse, 1, kind="stable") if in_order else np.lexsort((images, worse), axis=1)
+        order = order[:, :k]
+        self.values[rows] = np.take_along_axis(values, order, 1)
+        self.images[rows] = np.take_along_axis(images, order, 1)
+        self.places[rows] = np.take_along_axis(places, order, 1)
+
+    def arrays(self) -> dict[str, Array]:
+        """values (C, k) with their own sign, images, places."""
+        return {"values": self.values * np.float32(self.sign), "images": self.images, "places": self.places}
+
+    def restore(self, arrays: Mapping[str, Array]) -> None:
+        """The state that `arrays` gave."""
+        self.values[:] = arrays["values"] * np.float32(self.sign)
+        self.images[:], self.places[:] = arrays["images"], arrays["places"]
+
+
+class Running:
+    """Top values and statistics of all channels.
+
+    widths: channels of each layer; lowest: whether the layer's smallest values are kept too.
+    """
+
+    def __init__(self, widths: Sequence[int], lowest: Sequence[bool], k: int) -> None:
+        self.widths = list(widths)
+        self.total = sum(widths)
+        below = sum(w for w, low in zip(widths, lowest, strict=True) if low)
+        self.top = {"highest": Top(self.total, k, 1), "lowest": Top(below, k, -1)}
+        self.sums = np.zeros(self.total)
+        self.squares = np.zeros(self.total)
+        self.positive = np.zeros(self.total, np.int64)
+        self.counted = np.zeros(len(self.widths), np.int64)
+        self.histogram = np.zeros((self.total, BINS), np.int32)
+
+    def update(self, found: Found, numbers: Array) -> None:
+        """Take in one batch; `numbers` (n,) of its pictures, rising and larger than all before."""
+        for kind, top in self.top.items():
+            if len(top.values):
+                top.update(found.values[kind], found.places[kind], numbers)
+        start = 0
+        for layer, sampled in enumerate(found.samples):
+            part = slice(start, start + self.widths[layer])
+            self._count(layer, part, sampled.reshape(-1, sampled.shape[-1]))
+            start = part.stop
+
+    def _count(self, layer: int, part: slice, rows: Array) -> None:
+        exact = rows.astype(np.float64)
+        self.sums[part] += exact.sum(0)
+        self.squares[part] += np.einsum("nc,nc->c", exact, exact)
+        self.positive[part] += (rows > 0).sum(0)
+        self.counted[layer] += len(rows)
+        bins = bin_of(rows) + np.arange(rows.shape[1]) * BINS
+        flat = self.histogram[part].reshape(-1)
+        flat += np.bincount(bins.reshape(-1), minlength=flat.size).astype(np.int32)
+
+    def arrays(self) -> dict[str, Array]:
+        """Everything, to be kept in a file; a block's counts fit into 16 bits."""
+        tops = {f"{kind}_{name}": a for kind, top in self.top.items() for name, a in top.arrays().items()}
+        exact = {name: getattr(self, name) for name in _ADDED if name != "histogram"}
+        return tops | exact | {"histogram": self.histogram.astype(np.uint16)}
+
+    def restore(self, arrays: Mapping[str, Array]) -> None:
+        """The state that `arrays` gave."""
+        for kind, top in self.top.items():
+            top.restore({name: arrays[f"{kind}_{name}"] for name in ("values", "images", "places")})
+        for name in _ADDED:
+            getattr(self, name)[:] = arrays[name]
+
+    def add(self, arrays: Mapping[str, Array], numbers: Array) -> None:
+        """Take in a block's state; `numbers[i]` is the number here of the block's picture i."""
+        for kind, top in self.top.items():
+            images = arrays[f"{kind}_images"]
+            mapped = np.where(images < 0, -1, numbers[images.clip(0)]) if len(numbers) else images
+            top.merge(arrays[f"{kind}_values"], mapped, arrays[f"{kind}_places"])
+        for name in _ADDED:
+            getattr(self, name)[:] += arrays[name]
