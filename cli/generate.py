@@ -41,12 +41,13 @@ def command_for(name: str) -> click.Command:
 
         return command_of(signature)
     title = name.replace("_", "-")
+    drawn = options.page_options if signature.gives == "pictures" else options.style_options
     shared = {
         "Model": options.model_options(title) if signature.has("model") else [],
         "Picture": options.image_options(title) if signature.has("images") else [],
         "Output": [
             *options.output_options(title),
-            *options.style_options(title, signature.layouts),
+            *drawn(title, signature.layouts),
             *options.talk_options(title),
         ],
     }

@@ -112,7 +112,14 @@ def page_options(command: str, layouts: Sequence[str]) -> list[click.Parameter]:
         return option(*names, command=command, **settings)
 
     themes = click.Choice(["light", "dark"])
-    choice = [named("--layout", type=click.Choice(layouts), default=layouts[0], help="All panels, or one.")]
+    choice = [
+        named(
+            "--layout",
+            type=click.Choice(layouts),
+            default=next(iter(layouts), None),
+            help="All panels, or one.",
+        )
+    ]
     return [
         *(choice if layouts else []),
         named(

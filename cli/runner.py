@@ -32,7 +32,7 @@ class Job:
         self.signature = signature
         self.command = signature.name.replace("_", "-")
         self.given = given
-        self.style = {k: given[k] for k in STYLE}
+        self.style = {k: given[k] for k in STYLE if k in given}
         self.reading = {k: given[k] for k in READING}
         own = [p for p in signature.parameters if p.role in (None, "seed", "layer")]
         self.options = {p.name: given[p.name] for p in own}

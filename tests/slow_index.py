@@ -11,6 +11,7 @@ from PIL import Image
 
 from vizkit.hooks import capture
 from vizkit.images import read_image
+from vizkit.receptive import unit_boxes
 from vizkit.scanning.finishing import joined_names, write_index
 from vizkit.scanning.index import BINS, PIXELS, THUMBNAIL, Index, bin_of, sample_places
 from vizkit.sessions import session
@@ -77,6 +78,11 @@ def slow_index(model, photos: Path, out: Path, layers, features=(), top=5) -> In
         arrays[f"{name}/positive"] = (seen > 0).mean(1).astype(np.float32)
         counts = [np.bincount(row, minlength=BINS) for row in bin_of(seen)]
         arrays[f"{name}/histogram"] = np.stack(counts).astype(np.int64)
+    parts = {n: model.module.get_submodule(n.split("#")[0]) for n in layers}
+    boxes = unit_boxes(model.module, parts, model.input_shape)
+    for entry in entries:
+        whole = torch.tensor([0, 0, *model.input_shape[1:]])[:, None, None]
+        arrays[f"{entry['name']}/fields"] = boxes.get(entry["name"], whole).int().numpy()
     feature_arrays = {n: torch.stack(maps[n]).mean(2).numpy().astype(np.float32) for n in features}
     about = {
         "model": {
@@ -86,7 +92,10 @@ def slow_index(model, photos: Path, out: Path, layers, features=(), top=5) -> In
             "input": list(model.input_shape),
             "labels": None if model.labels is None else list(model.labels),
         },
-        "settings": {"top": top},
+        "settings": {
+            "top": top,
+            "preprocessing": {"size": model.preprocessing.size, "resize": model.preprocessing.resize},
+        },
         "images": len(paths),
         "failed": [],
         "classes": folders,

@@ -312,7 +312,8 @@ def test_an_index_answers_questions(model, photos, tmp_path):
     assert index.thumbnail(2).size == (96, 96)
     assert index.find_layer("conv2").channels == 8
     assert index.feature_layer().name == "relu#2"
-    assert index.preprocessing_box(0, model)[2] <= index.sizes[0][0]
+    assert index.view(0) == model.prepare(index.photo_path(0)).box
+    assert index.input_size == (32, 32)
     with pytest.raises(UsageError, match="did you mean 'conv2'"):
         index.find_layer("conv3")
     with pytest.raises(UsageError, match="--features conv2"):

@@ -35,8 +35,9 @@ _REFUSALS = (RuntimeError, ValueError, IndexError, AssertionError)
 class Probe:
     """A network, its layers to be looked at, its own input shape, and what is found out on the way.
 
-    `channels_last` says which layers put channels last, `notes` what stood in the way of looking at a
-    layer, `accepted` which input shapes the network takes when it runs on zeros.
+    A name may end in `#k`, for the k-th call of its layer. `channels_last` says which layers put channels
+    last, `notes` what stood in the way of looking at a layer, `accepted` which input shapes the network takes
+    when it runs on zeros.
     """
 
     module: nn.Module
@@ -130,11 +131,20 @@ def _is_refusal(probe: Probe, shape: Shape, failure: _Failure) -> bool:
 def _keep(
     found: dict[str, Tensor], name: str, mode: "Coordinates", probe: Probe, shape: Shape
 ) -> Callable[..., None]:
-    """A hook that keeps the first output of the layer `name` in `found`, reduced to its units."""
+    """A hook that keeps the first output of the layer `name` in `found`, reduced to its units.
+
+    Of `name#k` it is the k-th output.
+    """
+    number = name.rpartition("#")[2] if "#" in name else ""
+    calls = 0
 
     def hook(_module: nn.Module, _inputs: object, output: object) -> None:
+        nonlocal calls
+        calls += 1
         tensor = first_tensor(output, nested=True)
         if tensor is None or name in found or not mode.depends(tensor):
+            return
+        if number.isdecimal() and calls != int(number):
             return
         with mode.off():
             if name not in probe.channels_last:  # the first look goes along y

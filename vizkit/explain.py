@@ -5,7 +5,6 @@ opens the session, cuts the work into batches (smaller ones when memory runs out
 """
 
 import dataclasses
-import platform
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -17,6 +16,7 @@ from vizkit.batches import Step, chunks, halving, usual_batch
 from vizkit.errors import ModelError, UsageError
 from vizkit.fingerprint import Fingerprint
 from vizkit.masks import mask_of
+from vizkit.origin import versions
 from vizkit.results import Heatmap, Prediction, Provenance
 from vizkit.runs import Run
 from vizkit.sessions import is_finite, parts_of, session
@@ -125,7 +125,7 @@ def _heatmap(
             weights=weights,
             image=prepared.name,
             target=target.describe(i, model.labels),
-            versions=_versions(),
+            versions=versions(),
             layer=maps.layer,
             warnings=(*model.warnings, *prepared.warnings, *maps.notes, *_noticed(values)),
         ),
@@ -166,9 +166,3 @@ def _prediction(
         return ()
     best = output[i].sort(descending=True, stable=True).indices[:5].tolist()  # ties as in argmax
     return tuple(Prediction(k, label_of(k, labels), float(output[i, k]), float(row[k])) for k in best)
-
-
-def _versions() -> dict[str, str]:
-    from vizkit import __version__
-
-    return {"vizkit": __version__, "torch": torch.__version__, "python": platform.python_version()}

@@ -97,7 +97,7 @@ def unit_boxes(module: nn.Module, names: Mapping[str, nn.Module], input_shape: S
 
     One tensor (4, h, w) a layer: top, left, bottom, right (the last two exclusive) of the unit (y, x), over
     all channels; +-inf where a unit sees nothing, NaN where it cannot be known. Layers whose output is no
-    grid, and layers that were not called, are left out.
+    grid, and layers that were not called, are left out. A name may end in `#k`: the layer's k-th call.
     """
     probe = _probe(module, names, input_shape)
     with session(probe.module), torch.no_grad():

@@ -96,27 +96,28 @@ def watched(model: VisionModel) -> Calls:
     return seen
 
 
-def default_layers(model: VisionModel) -> list[str]:
+def default_layers(model: VisionModel, *, bounded: bool = False) -> list[str]:
     """What follows each convolution, after its norm and activation; the layer itself where nothing follows.
 
-    A bounded activation (ReLU6, hard swish ...) is left out: dozens of pictures reach its bound, and their
-    order would be that of their names. Raises `ModelError` for a net without convolutions.
+    A bounded activation (ReLU6, hard swish ...) is left out unless `bounded`: dozens of pictures reach its
+    bound, and their order would be that of their names. Raises `ModelError` for a net without convolutions.
     """
+    activations = (*_ACTIVATIONS, *_SATURATING) if bounded else _ACTIVATIONS
     seen = watched(model)
     names = []
     for k, call in enumerate(seen.calls):
         if isinstance(call.module, _CONVOLUTIONS) and len(call.shape) == 3:
-            names.append(seen.title(_end(seen.calls, k)))
+            names.append(seen.title(_end(seen.calls, k, activations)))
     if not names:
         raise ModelError(f"{model.name} calls no convolution; name the layers to scan with --layers")
     return list(dict.fromkeys(names))
 
 
-def _end(calls: Sequence[_Call], k: int) -> _Call:
+def _end(calls: Sequence[_Call], k: int, activations: tuple[type[nn.Module], ...]) -> _Call:
     """The last of norm and activation that take the convolution's output as it is."""
     end = calls[k]
     for following in calls[k + 1 : k + 3]:
-        fits = isinstance(following.module, (*_NORMS, *_ACTIVATIONS))
+        fits = isinstance(following.module, (*_NORMS, *activations))
         if not fits or following.before is not end.output or not following.untouched:
             break
         end = following

@@ -29,7 +29,9 @@ from PIL import Image
 from vizkit import tensorfiles
 from vizkit.errors import ModelError, UsageError, did_you_mean
 from vizkit.folders import missing_file
+from vizkit.results import Box
 from vizkit.zoo import VisionModel, as_model, load_model
+from vizkit.zoo.preparing import Preprocessing
 
 VERSION = 1
 THUMBNAIL = 96
@@ -64,6 +66,8 @@ class LayerRows:
     lowest_*: the same for the smallest values, None where the layer cannot be negative.
     mean, std, positive: (C,) mean, standard deviation and share of values above 0; histogram: (C, bins)
     counts, see `quantile`; all four over `sample_places` of every picture.
+    fields: (4, h, w), the top, left, bottom and right (exclusive) of what the unit at each place sees of the
+    network's input; -1 where that is not known.
     """
 
     entry: LayerEntry
@@ -77,6 +81,7 @@ class LayerRows:
     std: Array
     positive: Array
     histogram: Array
+    fields: Array
 
 
 class Index:
@@ -276,10 +281,27 @@ class Index:
             )
         return found
 
-    def preprocessing_box(self, image: int, model: VisionModel) -> tuple[float, float, float, float]:
-        """The part of the photograph that the network sees, in the photograph's pixels."""
+    @cached_property
+    def preprocessing(self) -> Preprocessing:
+        """How photographs became the network's input; without a size where the user's own function did it."""
+        told = self.about["settings"].get("preprocessing", {})
+        size, resize = told.get("size"), told.get("resize")
+        return Preprocessing(
+            tuple(size) if size else None, tuple(resize) if isinstance(resize, list) else resize
+        )
+
+    @property
+    def input_size(self) -> tuple[int, int]:
+        """(height, width) of the network's input in pixels."""
+        height, width = self.about["model"]["input"][1:]
+        return int(height), int(width)
+
+    def view(self, image: int) -> Box | None:
+        """The part of the upright photograph that the network sees; None where that is not known."""
+        if self.preprocessing.size is None:
+            return None
         width, height = (int(n) for n in self.sizes[image])
-        return model.preprocessing.geometry(width, height)[1]
+        return self.preprocessing.geometry(width, height)[1]
 
 
 def _read_about(path: Path) -> dict[str, Any]:

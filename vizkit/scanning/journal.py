@@ -4,6 +4,7 @@ journal/plan.json     settings, the files that the index covers already, and the
 journal/source.json   where the scanned folder was
 journal/block-*       the result of a block; what is there is never computed again
 journal/part-*        a block that is being scanned, as far as it has come
+journal/fields.*      receptive fields of all units, which are part of the index too
 journal/sums-*        exact sums behind the means of the index, to go on from when pictures are added
 journal/lock*         held by the processes that scan
 """
@@ -79,6 +80,11 @@ class Journal:
     def _write(self, name: str, value: Mapping[str, Any]) -> None:
         text = json.dumps({atomic.MARK: __version__, **value}, ensure_ascii=False) + "\n"
         atomic.write(self.folder / name, text.encode("utf-8", "surrogateescape"))
+
+    @property
+    def fields_file(self) -> Path:
+        """Where the receptive fields of the units are."""
+        return self.folder / "fields.safetensors"
 
     # --- blocks ---
 

@@ -99,11 +99,12 @@ def merge(
     about: Mapping[str, Any],
     blocks: Sequence[Block],
     kept: Sequence[Kept],
+    fields: Mapping[str, Array],
 ) -> None:
     """Write the index for finished blocks. Raises `UsageError` if no picture could be read, `OutputError`.
 
     request: what it is made of, as a hash; sums: where the exact sums go; about: what `index.json` says of
-    the model and the layers.
+    the model and the layers; fields: the receptive fields of each layer's units.
     """
     layers = about["layers"]
     order = Order(blocks, kept)
@@ -133,7 +134,8 @@ def merge(
     running = _running(settings, layers, order)
     exact = {name: getattr(running, name) for name in ("sums", "squares", "positive", "counted")}
     tensorfiles.write(sums, exact, {"request": request})
-    write_index(folder, request, whole, images, _layer_arrays(layers, running), features)
+    arrays = _layer_arrays(layers, running) | {f"{e['name']}/fields": fields[e["name"]] for e in layers}
+    write_index(folder, request, whole, images, arrays, features)
 
 
 def _failures(blocks: Sequence[Block], kept: Sequence[Kept]) -> list[dict[str, Any]]:

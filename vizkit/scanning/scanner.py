@@ -14,6 +14,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
+from vizkit import tensorfiles
 from vizkit.batches import Step
 from vizkit.errors import UsageError
 from vizkit.scanning.blocks import Kept, Work
@@ -100,6 +101,8 @@ def scan(
                 on_anew()
             journal.note(plan, setup.about)
             journal.note_source(source)
+            if not journal.fields_file.is_file():
+                tensorfiles.write(journal.fields_file, setup.fields(), {})
             scanner = _Scanner(setup, journal, source, on_step, on_failure)
             report = scanner.run(part.mine(plan.blocks), threads or processors())
             if part.count == 1:
@@ -164,7 +167,8 @@ def finish(journal: Journal) -> Index:
                 raise UsageError(f"{str(journal.index)!r} is damaged; scan again with --force")
             blocks, kept = [plan.base, *blocks], [_base(journal, there), *kept]
         sums = journal.sums_file(request)
-        merge(journal.index, request, sums, journal.settings, journal.told.about, blocks, kept)
+        fields = tensorfiles.read(journal.fields_file)[0]
+        merge(journal.index, request, sums, journal.settings, journal.told.about, blocks, kept, fields)
     journal.settle(request)
     return Index(journal.index)
 
@@ -326,3 +330,6 @@ def _copy_blocks(journal: Journal, source: Path) -> None:
         here = journal.block_file(journal.key(block))
         if there.is_file() and not here.is_file():
             journal.copy(there, here)
+    fields = source / "journal" / journal.fields_file.name
+    if fields.is_file() and not journal.fields_file.is_file():
+        journal.copy(fields, journal.fields_file)

@@ -3,13 +3,16 @@
 from collections.abc import Mapping, Sequence
 from typing import Any, Literal
 
+import numpy as np
 import torch
 
+from vizkit.receptive import unit_boxes
 from vizkit.scanning.choosing import default_features, default_layers, resolved
 from vizkit.scanning.network import Network
 from vizkit.scanning.observing import Observed, observe, wanted_layers
 from vizkit.scanning.reading import Failure, Picture, model_shape
 from vizkit.scanning.running import Running
+from vizkit.tensorfiles import Array
 from vizkit.zoo import VisionModel
 
 BATCH = 8
@@ -74,6 +77,26 @@ class Setup:
             },
             "layers": [w.entry() for w in self.layers],
         }
+
+    def fields(self) -> dict[str, Array]:
+        """(4, h, w) int32 a layer: top, left, bottom, right of what each unit sees of the network's input.
+
+        Vectors see all of it; -1 where a unit sees nothing, or it cannot be known what.
+        """
+        height, width = self.network.shape[1:]
+        parts = {w.name: self.model.module.get_submodule(w.name.partition("#")[0]) for w in self.layers}
+        boxes = unit_boxes(self.model.module, parts, self.network.shape)
+        found = {}
+        for layer in self.layers:
+            box = boxes.get(layer.name)
+            if box is not None and box.shape[1:] == (layer.height, layer.width):
+                found[layer.name] = box.nan_to_num(-1, -1, -1).to(torch.int32).cpu().numpy()
+            else:
+                whole = layer.height * layer.width == 1
+                sides = [0, 0, height, width] if whole else [-1] * 4
+                column = np.array(sides, np.int32)[:, None, None]
+                found[layer.name] = np.broadcast_to(column, (4, layer.height, layer.width)).copy()
+        return found
 
     def running(self) -> Running:
         """The state before the first picture."""
