@@ -42,7 +42,7 @@ class Fingerprint:
         return all(_version(t) == s for t, s in zip(self._tensors.values(), self._state, strict=True))
 
     def __reduce__(self) -> tuple[Any, ...]:
-        return _restored, (self.hex,)
+        return restored, (self.hex,)
 
 
 def digest(tensors: "Mapping[str, Tensor]") -> str:
@@ -63,7 +63,8 @@ def _version(tensor: "Tensor") -> tuple[int, int]:
     return tensor.data_ptr(), -1 if tensor.is_inference() else tensor._version
 
 
-def _restored(hex_digits: str) -> Fingerprint:
+def restored(hex_digits: str) -> Fingerprint:
+    """The fingerprint of weights that are not at hand, from its digits."""
     fingerprint = Fingerprint({})
     fingerprint._hex = hex_digits
     return fingerprint

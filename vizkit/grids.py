@@ -31,8 +31,8 @@ def draw_pictures(result: Pictures, *, width: int = 1200, theme: Theme = "light"
     check_area(width, plan.height)
     page = Image.new("RGB", (width, plan.height), colours.page)
     _header(page, result, plan, colours)
-    for strip, top in zip(result.strips, plan.tops, strict=True):
-        _strip(page, result, strip, top, plan, colours)
+    for number in range(len(result.strips)):
+        _strip(page, result, number, plan, colours)
     _foot(page, result, plan, colours)
     return page
 
@@ -51,7 +51,7 @@ class _Plan:
     side: int
     columns: int
     cell: Size
-    captions: int
+    captions: tuple[int, ...]
     tops: tuple[int, ...]
     foot: int
     height: int
@@ -69,32 +69,32 @@ class _Plan:
         """The size of text under tiles: smaller where they are narrow."""
         return max(8, min(self.small, round(self.cell[0] / 7)))
 
-    @property
-    def step(self) -> int:
-        """From one line of tiles to the next."""
-        under = round((0.35 + 1.3 * self.captions) * self.caption) if self.captions else 0
+    def step(self, strip: int) -> int:
+        """From one line of a strip's tiles to the next."""
+        lines = self.captions[strip]
+        under = round((0.35 + 1.3 * lines) * self.caption) if lines else 0
         return self.cell[1] + under + self.gap
 
 
 def _plan(result: Pictures, width: int) -> _Plan:
     small = round(min(26.0, max(9.0, 0.0125 * width)))
     margin = max(6, round(0.028 * width))
-    captions = max((len(t.caption) for t in result.tiles), default=0)
+    captions = tuple(max((len(t.caption) for t in s.tiles), default=0) for s in result.strips)
     side = round(0.17 * width) if result.aligned and any(s.label for s in result.strips) else 0
     inner = max(8, width - 2 * margin - side)
     most = max((len(s.tiles) for s in result.strips), default=1) or 1
     columns = most if result.aligned else min(most, result.columns or columns_of(most))
     gap = max(2, round((0.012 if columns <= 12 else 0.006) * width))
-    if result.enlarge == "crisp" and not captions:
+    if result.enlarge == "crisp" and not any(captions):
         gap = max(1, round(0.004 * width))
     cell = _cell(result, (inner - (columns - 1) * gap) // columns)
     bare = _Plan(width, small, margin, gap, side, columns, cell, captions, (), 0, 0)
     tops, y = [], margin + round(1.9 * small) + round(2.9 * small)
-    for strip in result.strips:
+    for number, strip in enumerate(result.strips):
         headed = bool(strip.label or strip.note) and not side
         y += round(2.0 * small) if headed else 0
         tops.append(y)
-        y += -(-len(strip.tiles) // columns) * bare.step + round(0.6 * small)
+        y += -(-len(strip.tiles) // columns) * bare.step(number) + round(0.6 * small)
     foot = y + round(0.9 * small)
     lines = len(_notes(result)) or 0
     height = foot + round(1.5 * small * lines) + margin - (round(0.6 * small) if lines else 0)
@@ -141,9 +141,8 @@ def _said(result: Pictures) -> list[str]:
     return ["  ·  ".join(line) for line in lines]
 
 
-def _strip(
-    page: Image.Image, result: Pictures, strip: Strip, top: int, plan: _Plan, colours: Colours
-) -> None:
+def _strip(page: Image.Image, result: Pictures, number: int, plan: _Plan, colours: Colours) -> None:
+    strip, top = result.strips[number], plan.tops[number]
     if plan.side:
         _side_label(page, strip, top, plan, colours)
     elif strip.label or strip.note:
@@ -157,7 +156,7 @@ def _strip(
     for k, tile in enumerate(strip.tiles):
         row, column = divmod(k, plan.columns)
         x = plan.margin + plan.side + column * (plan.cell[0] + plan.gap)
-        _tile(page, tile, (x, top + row * plan.step), result, plan, colours)
+        _tile(page, tile, (x, top + row * plan.step(number)), result, plan, colours)
 
 
 def _side_label(page: Image.Image, strip: Strip, top: int, plan: _Plan, colours: Colours) -> None:
@@ -178,11 +177,7 @@ def _side_label(page: Image.Image, strip: Strip, top: int, plan: _Plan, colours:
 def _tile(page: Image.Image, tile: Tile, at: Size, result: Pictures, plan: _Plan, colours: Colours) -> None:
     picture, scale = _fitted(tile.image, plan.cell, crisp=result.enlarge == "crisp")
     x = at[0] + (plan.cell[0] - picture.width) // 2
-    y = (
-        at[1] + plan.cell[1] - picture.height
-        if plan.captions
-        else at[1] + (plan.cell[1] - picture.height) // 2
-    )
+    y = at[1] + (plan.cell[1] - picture.height) // (1 if tile.caption else 2)
     if tile.box is not None:
         outline(picture, tuple(v * scale for v in tile.box))  # type: ignore[arg-type]
     page.paste(picture, (x, y))

@@ -28,6 +28,7 @@ from PIL import Image
 
 from vizkit import tensorfiles
 from vizkit.errors import ModelError, UsageError, did_you_mean
+from vizkit.fingerprint import Fingerprint, restored
 from vizkit.folders import missing_file
 from vizkit.results import Box
 from vizkit.zoo import VisionModel, as_model, load_model
@@ -262,6 +263,11 @@ class Index:
         """The SHA-256 of the weights."""
         return str(self.about["model"]["weights"])
 
+    @property
+    def fingerprint(self) -> Fingerprint:
+        """The same, as results carry it."""
+        return restored(self.weights)
+
     def model(self, model: Any = None) -> VisionModel:
         """The model that the index was made with: `model` if it is that one, else loaded by its name.
 
@@ -286,9 +292,8 @@ class Index:
         """How photographs became the network's input; without a size where the user's own function did it."""
         told = self.about["settings"].get("preprocessing", {})
         size, resize = told.get("size"), told.get("resize")
-        return Preprocessing(
-            tuple(size) if size else None, tuple(resize) if isinstance(resize, list) else resize
-        )
+        short = tuple(resize) if isinstance(resize, list) else resize
+        return Preprocessing(tuple(size) if size else None, short)
 
     @property
     def input_size(self) -> tuple[int, int]:
