@@ -1,0 +1,182 @@
+"""Neighbours: the pictures nearest to one in feature space, beside those nearest in pixels; duplicates."""
+
+from collections.abc import Sequence
+from typing import Annotated, Any, Literal
+
+import numpy as np
+import torch
+
+from vizkit.errors import UsageError
+from vizkit.origin import versions
+from vizkit.pictures import Pictures, Strip, Tile
+from vizkit.registry import Images, Index, Model, OnStep, method
+from vizkit.results import Provenance
+from vizkit.scanning.adhoc import opened
+from vizkit.scanning.distances import Metric, all_nearest, chance, duplicate_groups, nearest, purity, spread
+from vizkit.scanning.index import Index as OpenIndex
+from vizkit.scanning.photographs import Photographs
+from vizkit.scanning.queries import Query, features_of, query_of, vector_of
+from vizkit.signatures import Between
+from vizkit.tensorfiles import Array
+
+SIDE = 192
+"""Pixels of a tile."""
+
+QUERIES = 6
+"""Pictures looked at where none is named."""
+
+PURITY_COUNT = 10
+"""Neighbours that the purity is taken over."""
+
+
+@method(
+    section="look inside",
+    title="neighbours: what looks alike to the network, and to a comparison of pixels",
+    paper="Krizhevsky, Sutskever & Hinton 2012",
+    example="vizkit neighbours index/ cat.jpg --count 10",
+    gives="pictures",
+    layouts=(),
+)
+def neighbours(
+    index: Index,
+    images: Images = (),
+    *,
+    model: Model = None,
+    count: Annotated[int, "Neighbours of a picture.", Between(1, 200)] = 8,
+    layer: Annotated[str | None, "The layer whose features are compared. [default: the index's]"] = None,
+    metric: Annotated[Literal["l2", "cosine"], "Euclidean distance, or the angle between features."] = "l2",
+    pixels: Annotated[bool, "Show the nearest in pixels too."] = True,
+    duplicates: Annotated[bool, "Show the folder's groups of (nearly) equal pictures instead."] = False,
+    photos: Annotated[str | None, "The folder of the photographs, if they have moved."] = None,
+    on_step: OnStep = None,
+) -> Any:
+    """Show the pictures of a folder that are nearest to a picture, in feature space and in pixel space.
+
+    Features are the means over the maps of a layer, by default of the last one; pixels are compared at 32 x
+    32 px by their Euclidean distance. Without a picture, some of the folder's own are looked at, and the
+    record has the 10-nearest-neighbour purity of all: the share of neighbours in the same folder, with the
+    level of chance. A picture of the folder is no neighbour of itself.
+
+    index: an index, or a folder of pictures, which is scanned on the way. Returns `Pictures`, whose `arrays`
+    are the distances in feature space (pictures, count). Raises `UsageError` and `ImageError`.
+    """
+    given = [images] if isinstance(images, str | int) else list(images)
+    with opened(index, model=model, features=None if layer is None else [layer], on_step=on_step) as found:
+        shown = Photographs(found, photos)
+        if duplicates:
+            return _duplicates(found, shown, features_of(found, layer, model, on_step))
+        if found.count < 2:
+            raise UsageError("a picture needs another one to have a neighbour: the folder holds one")
+        queries = [query_of(found, image, model) for image in given or _some(found)]
+        name, features = features_of(found, layer, model, on_step)
+        strips, table = [], []
+        for query in queries:
+            network = found.model(model) if query.number is None else None
+            vector = vector_of(query, name, features, network)  # type: ignore[arg-type]
+            numbers, far = nearest(features, vector, count, metric, query.number)
+            strips.append(_strip(found, shown, query, numbers, far, f"features of {name}"))
+            table.append([*far.tolist(), *[float("nan")] * (count - len(far))])
+            if pixels:
+                close = nearest(found.pixels, query.pixels, count, "l2", query.number)
+                strips.append(_strip(found, shown, query, *close, "pixels"))
+        details = {"layer": name, "metric": metric, "pictures": found.count}
+        if not given:
+            details["purity"] = _purity(found, features, metric)
+        return _result(found, shown, strips, [q.name for q in queries], np.array(table, np.float32), details)
+
+
+def _some(index: OpenIndex) -> list[int]:
+    """A picture each of some folders."""
+    firsts = [int(np.flatnonzero(index.folder == k)[0]) for k in range(len(index.classes))]
+    return spread(firsts if len(firsts) > 1 else list(range(index.count)), QUERIES)
+
+
+def _purity(index: OpenIndex, features: Array, metric: Metric) -> dict[str, float]:
+    """Of all pictures: in feature space, in pixel space, and by chance."""
+    return {
+        "features": purity(index.folder, all_nearest(features, PURITY_COUNT, metric)),
+        "pixels": purity(index.folder, all_nearest(index.pixels, PURITY_COUNT, "l2")),
+        "chance": chance(index.folder),
+        "count": PURITY_COUNT,
+    }
+
+
+def _strip(
+    index: OpenIndex, shown: Photographs, query: Query, numbers: Array, far: Array, space: str
+) -> Strip:
+    picture = query.view if query.number is None else shown.view(query.number, SIDE)
+    first = Tile(
+        picture, ("query", query.name.rpartition("/")[2]), record={"image": query.name, "distance": 0.0}
+    )
+    tiles = [first]
+    for number, distance in zip(numbers.tolist(), far.tolist(), strict=True):
+        name = index.name(number)
+        record = {"image": name, "distance": distance, "folder": index.classes[int(index.folder[number])]}
+        tiles.append(
+            Tile(shown.view(number, SIDE), (f"{distance:.3g}", name.rpartition("/")[2]), record=record)
+        )
+    note = [space]
+    if query.number is not None and len(index.classes) > 1:
+        same = int((index.folder[numbers] == index.folder[query.number]).sum())
+        note.append(f"{same} of {len(numbers)} in {index.classes[int(index.folder[query.number])]}")
+    return Strip(tiles, query.name.rpartition("/")[2], "\n".join(note))
+
+
+def _duplicates(index: OpenIndex, shown: Photographs, kept: tuple[str, Array]) -> Pictures:
+    name, features = kept
+    groups = duplicate_groups(index, features)
+    strips = []
+    for number, group in enumerate(groups[:50], 1):
+        equal = len({index.hashes[k].tobytes() for k in group}) == 1
+        tiles = [
+            Tile(shown.view(k, SIDE), (index.name(k).rpartition("/")[2],), record={"image": index.name(k)})
+            for k in group[:12]
+        ]
+        words = "the same file" if equal else "nearly the same"
+        strips.append(Strip(tiles, f"{number}: {len(group)} pictures", words))
+    if not strips:
+        strips = [Strip([], "none", "no two pictures are the same, or nearly so")]
+    names = [[index.name(k) for k in group] for group in groups]
+    return _result(
+        index, shown, strips, ["duplicates"], np.zeros((0, 0), np.float32), {"layer": name, "groups": names}
+    )
+
+
+def _result(
+    index: OpenIndex,
+    shown: Photographs,
+    strips: Sequence[Strip],
+    names: Sequence[str],
+    table: Array,
+    details: dict[str, Any],
+) -> Pictures:
+    purities = details.get("purity")
+    heading = f"Nearest to {names[0].rpartition('/')[2]}" if len(names) == 1 else "Nearest pictures"
+    if "groups" in details:
+        heading = f"{len(details['groups'])} groups of duplicates"
+    notes = ["number: distance; pixels are compared at 32 x 32"] if "groups" not in details else []
+    if purities is not None:
+        said = {space: f"{100 * purities[space]:.0f} %" for space in ("features", "pixels", "chance")}
+        notes.append(
+            f"of all pictures' {PURITY_COUNT} nearest, {said['features']} lie in the same folder; "
+            f"in pixels {said['pixels']}, by chance {said['chance']}"
+        )
+    return Pictures(
+        provenance=Provenance(
+            method="",
+            model=index.model_name,
+            weights=index.fingerprint,
+            image=index.path.name,
+            target=", ".join(names),
+            layer=details["layer"],
+            versions=versions(),
+            warnings=tuple(shown.warnings),
+        ),
+        strips=strips,
+        heading=heading,
+        notes=notes,
+        aligned="groups" not in details,
+        columns=9 if "groups" in details else None,
+        arrays=torch.from_numpy(table),
+        details=details,
+    )
