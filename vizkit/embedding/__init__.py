@@ -1,0 +1,1 @@
+"""Features of pictures in two dimensions: maps, their quality, new points, grids, clusters."""
