@@ -15,15 +15,13 @@ from vizkit.panels import Colours
 from vizkit.render import THEMES, Theme, check_style
 from vizkit.results import DRAWINGS
 from vizkit.scatters import Grouping, Scatter
+from vizkit.tensorfiles import Array
 from vizkit.typeset import extent, fit, shorten, write
 
 LAYOUTS = ("scatter", "grid")
 
 MOST_COLOURS = 20
 """Groups with a colour of their own; the smaller ones share a grey."""
-
-ASPECT = 0.72
-"""Height of the map by its width."""
 
 
 def draw_scatter(
@@ -51,7 +49,8 @@ def draw_scatter(
         cell = max(4, inner // columns)
         tall = cell * rows
     else:
-        tall = round(ASPECT * inner)
+        wide, high = np.ptp(result.positions, axis=0)
+        tall = round(inner * min(1.0, max(0.5, float(high / wide) if wide else 0.7)))
     legend = _legend_lines(grouping, shades, small, inner)
     foot = top + tall + round(1.2 * small)
     notes = [*result.notes, *dict.fromkeys(result.provenance.warnings)]
@@ -139,15 +138,15 @@ def _scatter(
     left, top, right, bottom = area
     count = len(result.names)
     room = (right - left) * (bottom - top)
-    side = round(min(96.0, max(10.0, 0.75 * math.sqrt(room / max(1, count)))))
+    side = round(min(96.0, max(10.0, 0.55 * math.sqrt(room / max(1, count)))))
     ImageDraw.Draw(page).rectangle(area, fill=_ground(colours))
-    places = _places(result, (left + side, top + side, right - side, bottom - side))
+    places = _places(result, (left + 0.7 * side, top + 0.7 * side, right - 0.7 * side, bottom - 0.7 * side))
     dot = max(1, round(side / 14))
     draw = ImageDraw.Draw(page)
     for k, (x, y) in enumerate(places.tolist()):
         draw.ellipse((x - dot, y - dot, x + dot, y + dot), fill=shade(result.groupings[0], shades, k))
     line = max(1, round(side / 18))
-    for k in _with_room(places, 0.8 * side):
+    for k in _with_room(places, 0.62 * side):
         x, y = places[k]
         picture = thumbnail(result.thumbnails[k], side)
         framed = Image.new("RGB", (picture.width + 2 * line, picture.height + 2 * line))
@@ -161,9 +160,7 @@ def _ground(colours: Colours) -> str:
     return "#f5f6f8" if colours.page == "#ffffff" else "#171b21"
 
 
-def _places(
-    result: Scatter, area: tuple[int, int, int, int]
-) -> "np.ndarray[tuple[int, ...], np.dtype[np.float64]]":
+def _places(result: Scatter, area: tuple[int, int, int, int]) -> Array:
     """Pixel positions: the map's longer extent fills the area, proportions are kept."""
     low, span = result.positions.min(0), np.ptp(result.positions, axis=0)
     wide, tall = area[2] - area[0], area[3] - area[1]
@@ -174,7 +171,7 @@ def _places(
     return middle + centred * np.array([1, -1])  # type: ignore[no-any-return]
 
 
-def _with_room(places: "np.ndarray[tuple[int, ...], np.dtype[np.float64]]", apart: float) -> list[int]:
+def _with_room(places: Array, apart: float) -> list[int]:
     """Points whose thumbnails do not hide one another much, in a fixed order without favour."""
     taken: dict[tuple[int, int], list[int]] = {}
     chosen = []
@@ -193,9 +190,8 @@ def _legend_lines(
 ) -> list[list[tuple[str, str, float]]]:
     """(colour, words, left edge) of the legend's entries, a list a line."""
     counts = Counter(g for g in grouping.of if g >= 0)
-    entries = [
-        (shades[g], f"{grouping.names[g] or '(top)'} {counts[g]}") for g in range(len(shades)) if counts[g]
-    ]
+    there = [g for g in range(len(shades)) if counts[g]]
+    entries = [(shades[g], f"{grouping.names[g] or '(top)'} {counts[g]}") for g in there]
     own = [(c, t) for c, t in entries if c != "#8a8f96"]
     if len(own) < len(entries):
         own.append(("#8a8f96", f"{len(entries) - len(own)} others"))

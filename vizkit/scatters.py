@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Grouping:
-    """One way to tell points apart: what it is called, the groups' names, the group of each point (-1: none)."""
+    """One way to tell points apart: its name, the groups' names, the group of each point (-1: none)."""
 
     name: str
     names: tuple[str, ...]

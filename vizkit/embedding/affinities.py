@@ -1,7 +1,7 @@
 """How alike points are to t-SNE: probabilities over neighbours at a perplexity, and the divergence of a map.
 
-van der Maaten & Hinton 2008, "Visualizing data using t-SNE"; over nearest neighbours only as in van der Maaten
-2014, "Accelerating t-SNE using tree-based algorithms".
+van der Maaten & Hinton 2008, "Visualizing data using t-SNE"; over nearest neighbours only as in van der
+Maaten 2014, "Accelerating t-SNE using tree-based algorithms".
 """
 
 import numpy as np
@@ -50,7 +50,7 @@ def joint(points: Array, perplexity: float) -> tuple[Array, Array, Array]:
 
 
 def divergence(points: Array, positions: Array, perplexity: float) -> float:
-    """KL(P || Q) of a map (n, 2) of points (n, d), in nats: P from `joint`, Q of Student's t over all pairs."""
+    """KL(P || Q), in nats, of a map (n, 2) of points (n, d): P from `joint`, Q by Student's t."""
     rows, columns, p = joint(points, perplexity)
     exact = positions.astype(np.float64)
     total = 0.0

@@ -1,4 +1,4 @@
-"""A map as a grid without overlaps: every picture has a cell of its own, as near to its place as all allow."""
+"""A map as a grid without overlaps: every picture has a cell of its own, near to its place."""
 
 import numpy as np
 

@@ -91,7 +91,7 @@ def has(package: str) -> bool:
 
 
 def chosen_engine(count: int, engine: Engine) -> Engine:
-    """Which t-SNE: openTSNE for many points, where it is installed, else scikit-learn. Raises `UsageError`."""
+    """openTSNE for many points, where it is installed, else scikit-learn. Raises `UsageError`."""
     if engine == "opentsne" and not has("openTSNE"):
         raise UsageError("openTSNE is not installed: pip install 'vizkit[tsne]', or use --engine sklearn")
     if engine != "auto":

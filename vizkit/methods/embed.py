@@ -74,13 +74,9 @@ def embed(
         added = _added(found, place_new, name, features, model, metric)
         positions = reduced.positions
         if added.names:
-            start = (
-                points
-                if method == "pca"
-                else components(np.concatenate([points, added.points]), COMPONENTS, seed)[0]
-            )
-            old, new = start[: len(points)], (added.points if method == "pca" else start[len(points) :])
             near = usual_perplexity(len(points), perplexity)
+            both = components(np.concatenate([points, added.points]), COMPONENTS, seed)[0]
+            old, new = both[: len(points)], both[len(points) :]
             positions = np.concatenate([positions, place(old, positions, new, near)])
         return _scatter(found, name, points, reduced, positions, added, by, seed)
 
