@@ -97,7 +97,8 @@ def spectrum(filters: Tensor) -> Tensor:
     """
     size = max(SPECTRUM, filters.shape[-1], filters.shape[-2])
     transformed = torch.fft.fftshift(torch.fft.fft2(filters.float(), s=(size, size)), dim=(-2, -1))
-    return transformed.abs().square().sum(-3).sqrt()
+    magnitude: Tensor = transformed.abs().square().sum(-3).sqrt()
+    return magnitude
 
 
 def dominant(magnitude: Tensor) -> tuple[float, float]:

@@ -39,7 +39,7 @@ def strongest(maps: Tensor) -> list[int]:
     flat = maps.flatten(1)
     by_mean = flat.mean(1).argsort(descending=True, stable=True)
     order = flat.amax(1)[by_mean].argsort(descending=True, stable=True)
-    return by_mean[order].tolist()  # type: ignore[no-any-return]
+    return by_mean[order].tolist()
 
 
 def map_picture(values: Tensor, limit: float, *, signed: bool) -> Image.Image:

@@ -122,7 +122,7 @@ class Result:
         """`as_dict()` as JSON text, one line's end at the end."""
         return json.dumps(self.as_dict(), indent=2, ensure_ascii=False, allow_nan=False) + "\n"
 
-    def _repr_png_(self) -> bytes:
+    def _repr_png_(self) -> bytes | None:
         return encode(self.picture(), "PNG", self.as_dict())
 
 

@@ -13,7 +13,7 @@ from vizkit.errors import one_line
 from vizkit.page import check_area
 from vizkit.panels import Colours
 from vizkit.render import THEMES, Theme, check_style
-from vizkit.results import DRAWINGS
+from vizkit.results import DRAWINGS, Box
 from vizkit.scatters import Grouping, Scatter
 from vizkit.tensorfiles import Array
 from vizkit.typeset import extent, fit, shorten, write
@@ -160,7 +160,7 @@ def _ground(colours: Colours) -> str:
     return "#f5f6f8" if colours.page == "#ffffff" else "#171b21"
 
 
-def _places(result: Scatter, area: tuple[int, int, int, int]) -> Array:
+def _places(result: Scatter, area: Box) -> Array:
     """Pixel positions: the map's longer extent fills the area, proportions are kept."""
     low, span = result.positions.min(0), np.ptp(result.positions, axis=0)
     wide, tall = area[2] - area[0], area[3] - area[1]

@@ -29,7 +29,7 @@ def conditional(squared: Array, perplexity: float, steps: int = 64) -> Array:
         beta = np.where(np.isinf(high), beta * 2, (low + high) / 2)
         beta = np.minimum(beta, 1e30)
         weights = np.exp(-shifted * beta[:, None])
-    return weights / weights.sum(1, keepdims=True)
+    return np.asarray(weights / weights.sum(1, keepdims=True))
 
 
 def joint(points: Array, perplexity: float) -> tuple[Array, Array, Array]:

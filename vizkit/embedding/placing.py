@@ -29,7 +29,7 @@ def place(old: Array, positions: Array, new: Array, perplexity: float) -> Array:
             optimiser.zero_grad()
             logits = -torch.log1p(torch.cdist(places, there).square())
             loss = -(p * torch.log_softmax(logits, 1)).sum()
-            loss.backward()
+            loss.backward()  # type: ignore[no-untyped-call]
             optimiser.step()
             schedule.step()
-    return places.detach().numpy()  # type: ignore[no-any-return]
+    return places.detach().numpy()

@@ -16,16 +16,13 @@ from vizkit.scanning.adhoc import opened
 from vizkit.scanning.index import Index as OpenIndex
 from vizkit.scanning.index import LayerRows
 from vizkit.scanning.photographs import Photographs
-from vizkit.scanning.winners import Patch, read_unit, selectivity, several, strongest, unlike
+from vizkit.scanning.winners import Patch, framed, read_unit, selectivity, several, strongest, unlike
 from vizkit.signatures import Between
 from vizkit.specs import read_spec
 from vizkit.zoo import VisionModel
 
 SIDE = 192
 """Pixels that a tile has at least."""
-
-LEAST = 24
-"""Fields smaller than this (input pixels) are shown with so much around them, and framed."""
 
 
 @method(
@@ -130,17 +127,6 @@ def _said(index: OpenIndex, rows: LayerRows, channel: int, picked: Sequence[Patc
         name, often = names.most_common(1)[0]
         parts.append(f"{name or 'top folder'} {often} of {len(picked)}")
     return "\n".join(parts)
-
-
-def framed(patch: Patch, context: float) -> tuple[Box, Box | None]:
-    """The part of the input to show, and the field inside it where that is not all of it."""
-    left, top, right, bottom = patch.box
-    wide, tall = right - left, bottom - top
-    grow = context if context else max(1.0, LEAST / max(wide, tall))
-    if patch.whole or grow <= 1:
-        return patch.box, None
-    x, y = (grow - 1) * wide / 2, (grow - 1) * tall / 2
-    return (left - x, top - y, right + x, bottom + y), (x, y, x + wide, y + tall)
 
 
 def _tile(shown: Photographs, patch: Patch, context: float) -> Tile:

@@ -24,7 +24,7 @@ def distances(rows: Array, query: Array, metric: Metric) -> Array:
     if metric == "l2":
         return np.sqrt(np.square(exact - other).sum(1))  # type: ignore[no-any-return]
     lengths = np.linalg.norm(exact, axis=1) * np.linalg.norm(other)
-    return 1 - (exact @ other) / np.where(lengths > 0, lengths, np.inf)  # type: ignore[no-any-return]
+    return 1 - (exact @ other) / np.where(lengths > 0, lengths, np.inf)
 
 
 def nearest(

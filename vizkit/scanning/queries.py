@@ -106,4 +106,4 @@ def vector_of(query: Query, layer: str, features: Array, model: VisionModel) -> 
     pixels = model.prepare(query.path).pixels[None].to(model.device)
     with session(model.module), torch.no_grad(), capture(model.module, [layer.partition("#")[0]]) as captured:
         raw_output(model, pixels)
-        return pooled(captured[layer])[0].cpu().numpy()  # type: ignore[no-any-return]
+        return pooled(captured[layer])[0].cpu().numpy()

@@ -20,6 +20,9 @@ from vizkit.zoo import VisionModel
 OVERLAP = 0.3
 """Patches of one picture may share so much of their area (intersection over union)."""
 
+LEAST = 24
+"""Fields smaller than this (input pixels) are shown with so much around them, and framed."""
+
 
 @dataclass(frozen=True)
 class Patch:
@@ -69,6 +72,17 @@ def _full(low: float, high: float, length: float, end: int) -> tuple[float, floa
     if low <= 0 < high - low < length:
         return (high - length, high) if high < end else ((end - length) / 2, (end + length) / 2)
     return (low, low + length) if high >= end else (low, high)
+
+
+def framed(patch: Patch, context: float = 0) -> tuple[Box, Box | None]:
+    """The part of the input to show, and the field inside it where that is not all of it."""
+    left, top, right, bottom = patch.box
+    wide, tall = right - left, bottom - top
+    grow = context if context else max(1.0, LEAST / max(wide, tall))
+    if patch.whole or grow <= 1:
+        return patch.box, None
+    x, y = (grow - 1) * wide / 2, (grow - 1) * tall / 2
+    return (left - x, top - y, right + x, bottom + y), (x, y, x + wide, y + tall)
 
 
 def strongest(index: Index, rows: LayerRows, channel: int, *, lowest: bool = False) -> list[Patch]:
@@ -153,7 +167,7 @@ def _map(model: VisionModel, layer: str, channel: int, path: Any) -> Array:
     with torch.no_grad(), capture(model.module, [layer.partition("#")[0]]) as captured:
         raw_output(model, pixels)
     found = captured[layer][0, channel].float().cpu()
-    return found.reshape(1, 1).numpy() if found.ndim == 0 else found.numpy()  # type: ignore[no-any-return]
+    return found.reshape(1, 1).numpy() if found.ndim == 0 else found.numpy()
 
 
 def _apart(index: Index, rows: LayerRows, image: int, values: Array, sign: float, count: int) -> list[Patch]:
