@@ -9,6 +9,8 @@ import torch
 
 import vizkit
 from tests.conftest import TinyNet
+from tests.slow_index import photo_folder
+from vizkit.atomic import is_ours
 from vizkit.errors import UsageError
 from vizkit.registry import METHODS, all_methods
 from vizkit.results import Result
@@ -64,38 +66,80 @@ def test_it_is_documented(name):
     assert ": " in method.title
     assert method.example.startswith(f"vizkit {name.replace('_', '-')} ")
     for parameter in read_signature(name).parameters:
-        assert parameter.role or parameter.help.endswith("."), parameter.name
+        assert parameter.role or parameter.help.endswith((".", "]")), parameter.name
+
+
+def roles_of(name):
+    return [p.role for p in read_signature(name).parameters if p.role]
+
+
+A_PICTURE_EACH = [n for n in NAMES if "images" in roles_of(n) and "index" not in roles_of(n)]
+"""Techniques that give one result a picture."""
+
+
+@pytest.fixture(scope="module")
+def tiny_index(tmp_path_factory):
+    """An index of 14 pictures by the tiny net, and the pictures' folder."""
+    folder = tmp_path_factory.mktemp("contract")
+    photo_folder(folder / "photos", 14)
+    torch.manual_seed(0)
+    vizkit.scan(vizkit.wrap(TinyNet(), size=32), folder / "photos", folder / "index", features=["relu#2"])
+    return folder / "index", sorted((folder / "photos").rglob("*.png"))
 
 
 @pytest.fixture
-def call():
-    """The technique on the tiny net and seeded pictures."""
+def call(tiny_index):
+    """The technique on the tiny net, with what it asks for: seeded pictures, the index, a layer."""
 
     def run(name, net, images=1, **options):
         pixels = torch.rand(images, 3, 24, 24, generator=torch.Generator().manual_seed(1))
-        return all_methods()[name].function(net, pixels[0] if images == 1 else pixels, **options)
+        index, files = tiny_index
+        given = {
+            "model": net,
+            "images": pixels[0] if images == 1 else pixels,
+            "index": index,
+            "unit": "conv2",
+        }
+        if "index" in (roles := roles_of(name)):
+            given |= {"images": files[0], "model": vizkit.wrap(net, size=32)}
+        signature = inspect.signature(all_methods()[name].function)
+        names = {p.role: p.name for p in read_signature(name).parameters if p.role}
+        inputs = [given[role] for role in roles if role in given and _positional(signature, names[role])]
+        options |= {"model": given["model"]} if "index" in roles else {}
+        return all_methods()[name].function(*inputs, **options)
 
     torch.manual_seed(0)
     net = TinyNet()
     return lambda name, images=1, **options: run(name, options.pop("net", net), images, **options)
 
 
+def _positional(signature, name):
+    return signature.parameters[name].kind is not inspect.Parameter.KEYWORD_ONLY
+
+
 @pytest.mark.parametrize("name", NAMES)
-def test_results_are_whole(name, call):
+def test_results_are_whole(name, call, tmp_path):
     result = call(name)
     assert isinstance(result, Result)
     assert result.provenance.method == name
     assert json.loads(result.to_json())["provenance"]["method"] == name
-    assert result.picture(width=300).mode == "RGB"
-    assert bool(torch.isfinite(result.values).all())
+    if all_methods()[name].gives == "page":
+        result.save(tmp_path / "page.html")
+        assert is_ours(tmp_path / "page.html")
+        result.save(tmp_path / "page.html")
+    else:
+        assert result.picture(width=300).mode == "RGB"
+    assert not bool(torch.isinf(result.values).any())
+    if "index" not in roles_of(name):  # a channel may have fewer patches than asked for
+        assert bool(torch.isfinite(result.values).all())
 
 
 @pytest.mark.parametrize("name", NAMES)
 def test_the_same_call_repeats(name, call):
-    assert torch.equal(call(name).values, call(name).values)
+    torch.testing.assert_close(call(name).values, call(name).values, rtol=0, atol=0, equal_nan=True)
 
 
-@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("name", A_PICTURE_EACH)
 def test_a_batch_equals_one_by_one(name, call):
     pixels = torch.rand(3, 3, 24, 24, generator=torch.Generator().manual_seed(1))
     net = TinyNet()
@@ -107,14 +151,16 @@ def test_a_batch_equals_one_by_one(name, call):
 
 @pytest.mark.parametrize("name", NAMES)
 def test_nothing_is_left_behind(name, call, trace):
+    torch.manual_seed(0)
     net = TinyNet().train()
     before = trace(net)
-    call(name, net=net, target=1)
+    call(name, net=net, **({"target": 1} if "target" in roles_of(name) else {}))
     assert trace(net) == before
 
 
 @pytest.mark.parametrize("name", NAMES)
 def test_wrong_targets_and_options_are_refused(name, call):
-    for wrong in ({"target": 5}, {"target": -1}, {"target": "nothing"}, {"no_such_option": 1}):
+    targets = ({"target": 5}, {"target": -1}, {"target": "nothing"}) if "target" in roles_of(name) else ()
+    for wrong in (*targets, {"no_such_option": 1}):
         with pytest.raises(UsageError):
             call(name, **wrong)

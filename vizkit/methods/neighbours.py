@@ -60,7 +60,7 @@ def neighbours(
     index: an index, or a folder of pictures, which is scanned on the way. Returns `Pictures`, whose `arrays`
     are the distances in feature space (pictures, count). Raises `UsageError` and `ImageError`.
     """
-    given = [images] if isinstance(images, str | int) else list(images)
+    given = list(images) if isinstance(images, list | tuple) else [images]
     with opened(index, model=model, features=None if layer is None else [layer], on_step=on_step) as found:
         shown = Photographs(found, photos)
         if duplicates:

@@ -1,6 +1,7 @@
 """A picture put to an index: found in it, or sent through the network that made it."""
 
 import hashlib
+import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -41,6 +42,9 @@ def query_of(index: Index, image: Any, model: Any) -> Query:
     """
     if isinstance(image, int):
         return _inside(index, image)
+    if not isinstance(image, str | os.PathLike):
+        what = type(image).__name__
+        raise UsageError(f"name a picture by its file, or by its name or number in the index, not {what}")
     path = Path(image)
     if not path.is_file():
         number = index.number(str(image))
