@@ -72,10 +72,10 @@ def order_of(bank: Tensor, how: Order) -> list[int]:
     are as alike as the tree allows (Bar-Joseph et al. 2001, "Fast optimal leaf ordering").
     """
     flat = bank.flatten(1)
-    if how == "index" or len(flat) < 3:
-        return list(range(len(flat))) if how != "norm" else flat.norm(dim=1).argsort(descending=True).tolist()
     if how == "norm":
         return flat.norm(dim=1).argsort(descending=True, stable=True).tolist()  # type: ignore[no-any-return]
+    if how == "index" or len(flat) < 3:
+        return list(range(len(flat)))
     from scipy.cluster.hierarchy import leaves_list, linkage
 
     unit = flat / flat.norm(dim=1, keepdim=True).clamp_min(1e-12)

@@ -34,7 +34,7 @@ ROWS = 6
     section="look inside",
     title="receptive field: what a unit can see, and what of it counts",
     paper="Luo, Li, Urtasun & Zemel 2016; Araujo, Norris & Sim 2019",
-    example="vizkit receptive-field cat.jpg --unit _blocks.5:17 --unit _blocks.10",
+    example="vizkit receptive-field cat.jpg --unit '_blocks.5:17 _blocks.10'",
     gives="pictures",
     layouts=(),
 )
@@ -142,6 +142,15 @@ def _shown(
         arrays=torch.stack(fields),
         details={"layers": [_row(info) for info in table.values()]},
     )
+
+
+def _mean(
+    model: VisionModel, pixels: Tensor, unit: tuple[str, int | None, Grid], grids: list[Grid]
+) -> Tensor:
+    """The mean effective field over all pictures, a few at a time."""
+    parts = torch.split(pixels, 8)
+    fields = [influence(model, part, *unit, grids) * len(part) for part in parts]
+    return torch.stack(fields).sum(0) / len(pixels)
 
 
 def _table(
