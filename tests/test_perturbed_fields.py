@@ -1,4 +1,6 @@
-"""Receptive fields of units against brute force: every input pixel is changed, and what moves is written down."""
+"""Receptive fields of units against brute force: every input pixel is changed, and what moves counts."""
+
+import contextlib
 
 import numpy as np
 import pytest
@@ -11,7 +13,7 @@ from vizkit.receptive import unit_boxes
 from vizkit.zoo.torchvision_models import import_torchvision
 
 
-class Stop(Exception):
+class StoppedError(Exception):
     """All layers looked at have run."""
 
 
@@ -39,15 +41,13 @@ def outputs(module, layers, pixels):
         def hook(_, __, output):
             found[name] = output
             if len(found) == len(layers):
-                raise Stop
+                raise StoppedError
 
         return hook
 
     handles = [module.get_submodule(n).register_forward_hook(look(n)) for n in layers]
-    try:
+    with contextlib.suppress(StoppedError):
         module(pixels)
-    except Stop:
-        pass
     for handle in handles:
         handle.remove()
     return found
@@ -69,9 +69,7 @@ def moved(module, layers, size, change):
         for name, output in outputs(module, layers, batch).items():
             # Rounding may differ between batches; what really depends on the pixel moves far more.
             hits[name].append(((output - base[name]).abs() > 1e-12 * base[name].abs().max()).any(1))
-    return {
-        name: torch.cat(found).reshape(height, width, *found[0].shape[1:]) for name, found in hits.items()
-    }
+    return {n: torch.cat(found).reshape(height, width, *found[0].shape[1:]) for n, found in hits.items()}
 
 
 def boxes_of(hits):
