@@ -8,6 +8,9 @@ from torch import Tensor
 
 from vizkit.scanning.index import sample_places
 
+_SMALL = 1 << 17
+"""Values of a picture's maps below which a whole batch is turned to its negative at once."""
+
 
 @dataclass(frozen=True)
 class Extremes:
@@ -36,6 +39,9 @@ def lowest(output: Tensor) -> Extremes:
     """The smallest value, in the same way."""
     if output.ndim == 2:
         return highest(output)
+    if output[0].numel() < _SMALL:
+        found = highest(-output.float())
+        return Extremes(-found.values, found.places)
     buffer = torch.empty_like(output[:1], dtype=torch.float32)
     # A picture at a time: the negative stays in the processor's cache.
     parts = [highest(torch.neg(one.float(), out=buffer)) for one in torch.split(output, 1)]

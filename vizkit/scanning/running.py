@@ -12,6 +12,9 @@ import numpy as np
 from vizkit.scanning.index import BINS, bin_of
 from vizkit.tensorfiles import Array
 
+_PENDING = 16
+"""Batches whose bins wait to be counted: counting goes through every bin of every channel."""
+
 _ADDED = ("sums", "squares", "positive", "counted", "histogram")
 
 
@@ -42,12 +45,11 @@ class Top:
 
     def update(self, values: Array, places: Array, numbers: Array) -> None:
         """Take in (n, C) values of the pictures with these numbers, which come after all before them."""
-        given = values.T * np.float32(self.sign)
-        rows = np.flatnonzero((given > self.values[:, -1:]).any(1) | (self.images[:, -1] < 0))
+        best = values.max(0) if self.sign > 0 else -values.min(0)
+        rows = np.flatnonzero((best > self.values[:, -1]) | (self.images[:, -1] < 0))
         if len(rows):
-            self._merge(
-                rows, given[rows], np.broadcast_to(numbers, (len(rows), len(numbers))), places.T[rows]
-            )
+            given = values[:, rows].T * np.float32(self.sign)
+            self._merge(rows, given, np.broadcast_to(numbers, (len(rows), len(numbers))), places[:, rows].T)
 
     def merge(self, values: Array, images: Array, places: Array) -> None:
         """Take in (C, k) best values of pictures whose numbers (-1: none) may lie anywhere between ours."""
@@ -95,7 +97,24 @@ class Running:
         self.squares = np.zeros(self.total)
         self.positive = np.zeros(self.total, np.int64)
         self.counted = np.zeros(len(self.widths), np.int64)
-        self.histogram = np.zeros((self.total, BINS), np.int32)
+        self._histogram = np.zeros((self.total, BINS), np.int32)
+        self._pending: list[list[Array]] = [[] for _ in self.widths]
+
+    @property
+    def histogram(self) -> Array:
+        """(C, bins) int32 counts."""
+        self._flush()
+        return self._histogram
+
+    def _flush(self) -> None:
+        start = 0
+        for width, waiting in zip(self.widths, self._pending, strict=True):
+            if waiting:
+                # A channel at a time: its counts stay in the processor's cache.
+                for channel, bins in enumerate(np.ascontiguousarray(np.concatenate(waiting).T), start):
+                    self._histogram[channel] += np.bincount(bins, minlength=BINS).astype(np.int32)
+                waiting.clear()
+            start += width
 
     def update(self, found: Found, numbers: Array) -> None:
         """Take in one batch; `numbers` (n,) of its pictures, rising and larger than all before."""
@@ -114,9 +133,9 @@ class Running:
         self.squares[part] += np.einsum("nc,nc->c", exact, exact)
         self.positive[part] += (rows > 0).sum(0)
         self.counted[layer] += len(rows)
-        bins = bin_of(rows) + np.arange(rows.shape[1]) * BINS
-        flat = self.histogram[part].reshape(-1)
-        flat += np.bincount(bins.reshape(-1), minlength=flat.size).astype(np.int32)
+        self._pending[layer].append(bin_of(rows).astype(np.int16))
+        if len(self._pending[-1]) >= _PENDING:
+            self._flush()
 
     def arrays(self) -> dict[str, Array]:
         """Everything, to be kept in a file; a block's counts fit into 16 bits."""
