@@ -16,7 +16,7 @@ from vizkit.scanning.choosing import default_features, default_layers, resolved
 from vizkit.scanning.index import BINS, bin_edges, bin_of, quantile, sample_places
 from vizkit.scanning.network import Network
 from vizkit.scanning.planning import File, Plan, block_size, make_plan, read_shard
-from vizkit.scanning.running import Found, Running, Top
+from vizkit.scanning.running import Found, Running, Top, best_columns
 from vizkit.sessions import session
 from vizkit.zoo.torchvision_models import import_torchvision
 
@@ -330,3 +330,13 @@ def test_shards_are_read_and_divide_the_blocks():
     for wrong in ("0/3", "4/3", "3", "a/b", "-1/2", "1/0"):
         with pytest.raises(UsageError, match="3/16"):
             read_shard(wrong)
+
+
+@pytest.mark.parametrize("columns", [1, 7, 40])
+def test_best_columns_are_a_stable_sort(columns):
+    random = np.random.default_rng(columns)
+    values = random.choice([-np.inf, -2.5, -0.0, 0.0, 1e-30, 3.0, np.float32(3.0000002)], (200, columns))
+    values = values.astype(np.float32)
+    count = max(1, columns - 3)
+    expected = np.argsort(-values, axis=1, kind="stable")[:, :count]
+    np.testing.assert_array_equal(best_columns(values, count), expected)

@@ -35,8 +35,10 @@ def influence(
         generator = torch.Generator().manual_seed(0)
         signs = torch.randint(0, 2, (column.shape[1],), generator=generator).to(column) * 2 - 1
         unit = (column * signs).sum()
-    else:
+    elif channel < column.shape[1]:
         unit = column[:, channel].sum()
+    else:
+        raise UsageError(f"layer {layer!r} has channels 0 to {column.shape[1] - 1}, there is no {channel}")
     if not unit.requires_grad:
         raise ModelError(f"layer {layer!r} has no gradient to the pixels")
     (gradient,) = torch.autograd.grad(unit, leaf)

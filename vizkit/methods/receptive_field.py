@@ -99,7 +99,6 @@ def _shown(
     pixels = prepared.pixels[None].to(model.device)
     shape = (pixels.shape[1], pixels.shape[2], pixels.shape[3])
     names = list(dict.fromkeys(name.partition("#")[0] for name, _, _ in units))
-    boxes = unit_boxes(model.module, {n: model.module.get_submodule(n) for n in names}, shape)
     table = {info.name: info for info in _table(model, shape, names, on_step)}
     if samples:
         noise = torch.rand(samples, *shape, generator=torch.Generator().manual_seed(seed))
@@ -108,8 +107,10 @@ def _shown(
     fields: list[Tensor] = []
     with session(model.module):
         run = Run(model, pixels[:1], [])
-        for done, (name, channel, place) in enumerate(units, 1):
-            full, grids = spatial_layer(run, name)
+        resolved = [spatial_layer(run, name) for name, _, _ in units]
+        modules = {full: model.module.get_submodule(full.partition("#")[0]) for full, _ in resolved}
+        boxes = unit_boxes(model.module, modules, shape)
+        for done, ((_, channel, place), (full, grids)) in enumerate(zip(units, resolved, strict=True), 1):
             box, at = _box_of(boxes, full, place)
             parts = [
                 influence(model, pixels[k : k + 8], full, channel, at, grids)
@@ -171,7 +172,7 @@ def _row(info: LayerInfo) -> dict[str, Any]:
 
 def _box_of(boxes: dict[str, Tensor], layer: str, place: Grid | None) -> tuple[Box, Grid]:
     """The rectangle of model-input pixels (left, top, right, bottom) of a unit, and its place."""
-    found = boxes.get(layer.partition("#")[0])
+    found = boxes.get(layer)
     if found is None:
         raise ModelError(f"the receptive field of layer {layer!r} is not known: its output is no grid")
     height, width = found.shape[1:]

@@ -8,6 +8,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
+import torch
 
 from vizkit.scanning.index import BINS, bin_of
 from vizkit.tensorfiles import Array
@@ -64,13 +65,13 @@ class Top:
         values = np.concatenate([self.values[rows], values], 1)
         images = np.concatenate([self.images[rows], images.astype(np.int32)], 1)
         places = np.concatenate([self.places[rows], places], 1)
-        worse = np.where(images < 0, np.float32(np.inf), -values)  # what is empty comes last
-        # A stable sort keeps what came first in front; numbers in disorder are sorted by first.
-        order = np.argsort(worse, 1, kind="stable") if in_order else np.lexsort((images, worse), axis=1)
-        order = order[:, :k]
-        self.values[rows] = np.take_along_axis(values, order, 1)
-        self.images[rows] = np.take_along_axis(images, order, 1)
-        self.places[rows] = np.take_along_axis(places, order, 1)
+        if not in_order:
+            by_number = np.argsort(images, 1, kind="stable")
+            values, images, places = (_taken(a, by_number) for a in (values, images, places))
+        order = best_columns(values, k)
+        self.values[rows] = _taken(values, order)
+        self.images[rows] = _taken(images, order)
+        self.places[rows] = _taken(places, order)
 
     def arrays(self) -> dict[str, Array]:
         """values (C, k) with their own sign, images, places."""
@@ -80,6 +81,29 @@ class Top:
         """The state that `arrays` gave."""
         self.values[:] = arrays["values"] * np.float32(self.sign)
         self.images[:], self.places[:] = arrays["images"], arrays["places"]
+
+
+def best_columns(values: Array, count: int) -> Array:
+    """(rows, count) int64: the columns of the largest of float32 values (rows, m), largest first.
+
+    Equal values keep the columns' order; -inf comes last. Values and columns are packed into whole numbers,
+    which the processor sorts several at a time.
+    """
+    columns = values.shape[1]
+    bits = (values + np.float32(0)).view(np.int32)  # -0 becomes 0
+    rising = bits ^ ((bits >> 31) & 0x7FFFFFFF)
+    keys = (rising.astype(np.int64) << 32) | np.arange(columns - 1, -1, -1)
+    keys.sort(axis=1)
+    best: Array = columns - 1 - (keys[:, : -count - 1 : -1] & 0xFFFFFFFF)
+    return best
+
+
+def _taken(rows: Array, columns: Array) -> Array:
+    """np.take_along_axis, several times faster."""
+    taken: Array = torch.gather(
+        torch.from_numpy(np.ascontiguousarray(rows)), 1, torch.from_numpy(columns)
+    ).numpy()
+    return taken
 
 
 class Running:
