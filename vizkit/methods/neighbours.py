@@ -12,7 +12,16 @@ from vizkit.pictures import Pictures, Strip, Tile
 from vizkit.registry import Images, Index, Model, OnStep, method
 from vizkit.results import Provenance
 from vizkit.scanning.adhoc import opened
-from vizkit.scanning.distances import Metric, all_nearest, chance, duplicate_groups, nearest, purity, spread
+from vizkit.scanning.distances import (
+    Metric,
+    all_nearest,
+    best_purity,
+    chance,
+    duplicate_groups,
+    nearest,
+    purity,
+    spread,
+)
 from vizkit.scanning.index import Index as OpenIndex
 from vizkit.scanning.photographs import Photographs
 from vizkit.scanning.queries import Query, features_of, query_of, vector_of
@@ -77,8 +86,9 @@ def neighbours(
             strips.append(_strip(found, shown, query, numbers, far, f"features of {name}"))
             table.append([*far.tolist(), *[float("nan")] * (count - len(far))])
             if pixels:
-                close = nearest(found.pixels, query.pixels, count, "l2", query.number)
-                strips.append(_strip(found, shown, query, *close, "pixels"))
+                numbers, far = nearest(found.pixels, query.pixels, count, "l2", query.number)
+                rms = far / np.sqrt(len(query.pixels))
+                strips.append(_strip(found, shown, query, numbers, rms, "pixels"))
         details = {"layer": name, "metric": metric, "pictures": found.count}
         if not given:
             details["purity"] = _purity(found, features, metric)
@@ -97,6 +107,7 @@ def _purity(index: OpenIndex, features: Array, metric: Metric) -> dict[str, floa
         "features": purity(index.folder, all_nearest(features, PURITY_COUNT, metric)),
         "pixels": purity(index.folder, all_nearest(index.pixels, PURITY_COUNT, "l2")),
         "chance": chance(index.folder),
+        "best": best_purity(index.folder, PURITY_COUNT),
         "count": PURITY_COUNT,
     }
 
@@ -154,12 +165,17 @@ def _result(
     heading = f"Nearest to {names[0].rpartition('/')[2]}" if len(names) == 1 else "Nearest pictures"
     if "groups" in details:
         heading = f"{len(details['groups'])} groups of duplicates"
-    notes = ["number: distance; pixels are compared at 32 x 32"] if "groups" not in details else []
+    notes = (
+        ["number: distance; of pixels the root mean square difference (of 255) at 32 x 32"]
+        if "groups" not in details
+        else []
+    )
     if purities is not None:
-        said = {space: f"{100 * purities[space]:.0f} %" for space in ("features", "pixels", "chance")}
+        spaces = ("features", "pixels", "chance", "best")
+        said = {space: f"{100 * purities[space]:.0f} %" for space in spaces}
         notes.append(
             f"of all pictures' {PURITY_COUNT} nearest, {said['features']} lie in the same folder; "
-            f"in pixels {said['pixels']}, by chance {said['chance']}"
+            f"in pixels {said['pixels']}, by chance {said['chance']}; {said['best']} at most"
         )
     return Pictures(
         provenance=Provenance(

@@ -16,7 +16,16 @@ from vizkit.scanning.adhoc import opened
 from vizkit.scanning.index import Index as OpenIndex
 from vizkit.scanning.index import LayerRows
 from vizkit.scanning.photographs import Photographs
-from vizkit.scanning.winners import Patch, framed, read_unit, selectivity, several, strongest, unlike
+from vizkit.scanning.winners import (
+    Patch,
+    framed,
+    read_name,
+    read_unit,
+    selectivity,
+    several,
+    strongest,
+    unlike,
+)
 from vizkit.signatures import Between
 from vizkit.specs import read_spec
 from vizkit.zoo import VisionModel
@@ -64,7 +73,8 @@ def patches(
     texts = [unit] if isinstance(unit, str) else list(unit)
     if not texts:
         raise UsageError("name a layer or layer:channel of the index")
-    with opened(index, model=model) as found:
+    layers = list(dict.fromkeys(read_name(text) for text in texts))
+    with opened(index, model=model, layers=layers, on_step=on_step) as found:
         chosen = _channels(found, texts, channels)
         network = found.model(model) if per_image > 1 or guided else None
         shown = Photographs(found, photos)

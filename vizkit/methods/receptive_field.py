@@ -112,11 +112,7 @@ def _shown(
         boxes = unit_boxes(model.module, modules, shape)
         for done, ((_, channel, place), (full, grids)) in enumerate(zip(units, resolved, strict=True), 1):
             box, at = _box_of(boxes, full, place)
-            parts = [
-                influence(model, pixels[k : k + 8], full, channel, at, grids)
-                for k in range(0, len(pixels), 8)
-            ]
-            field = torch.stack(parts).sum(0)
+            field = _mean(model, pixels, (full, channel, at), grids)
             fields.append(field)
             strips.append(
                 _strip(prepared, (full, channel, at), box, field, table.get(full.partition("#")[0]))

@@ -55,7 +55,8 @@ def summary(
     Returns a `Summary`: `save("summary.html")` or `.json`. Raises `UsageError` for layers that are not in the
     index.
     """
-    with opened(index, model=model) as found:
+    named = None if layers is None or layers.strip() == "all" else _listed(layers)
+    with opened(index, model=model, layers=named, on_step=on_step) as found:
         rows = [found.rows(name) for name in _names(found, layers, count)]
         picked = [[strongest(found, r, c)[:count] for c in range(r.entry.channels)] for r in rows]
         shown = Photographs(found, photos)
@@ -64,11 +65,15 @@ def summary(
         return _result(found, told, cut, shown, count)
 
 
+def _listed(text: str) -> list[str]:
+    return [name.strip() for name in text.split(",") if name.strip()]
+
+
 def _names(index: OpenIndex, layers: str | None, count: int) -> list[str]:
     if layers is not None and layers.strip() == "all":
         return [e.name for e in index.layers]
     if layers is not None:
-        return [index.find_layer(name.strip()).name for name in layers.split(",") if name.strip()]
+        return [index.find_layer(name).name for name in _listed(layers)]
     for entry in reversed(index.layers):
         # A bounded activation gives many pictures the same largest value: their order says nothing.
         values = index.rows(entry.name).highest_values[:, :count]

@@ -15,13 +15,17 @@ from vizkit.zoo import load_model
 
 @contextlib.contextmanager
 def opened(
-    index: Any, *, model: Any = None, features: Sequence[str] | None = None, on_step: Step = None
+    index: Any,
+    *,
+    model: Any = None,
+    layers: Sequence[str] | None = (),
+    features: Sequence[str] | None = None,
+    on_step: Step = None,
 ) -> Iterator[Index]:
     """An `Index` for an `Index`, for the path of one, or for a folder of pictures.
 
-    A folder without an index in it is scanned into a temporary one, for features alone: those of the layers
-    `features` of `model` (None: the default model, its last layer with a map). Raises what `Index` and
-    `scan` raise.
+    A folder without an index in it is scanned into a temporary one by `model` (None: the default one), for
+    `layers` and `features` alone (None: as a scan would choose). Raises what `Index` and `scan` raise.
     """
     if isinstance(index, Index):
         yield index
@@ -32,6 +36,6 @@ def opened(
         return
     with tempfile.TemporaryDirectory(prefix="vizkit-") as folder:
         network = model if model is not None else load_model()
-        report = scan(network, path, folder, layers=[], features=features, top=1, on_step=on_step)
+        report = scan(network, path, folder, layers=layers, features=features, on_step=on_step)
         assert report.index is not None  # noqa: S101 - for the type checker; all of it was scanned
         yield report.index

@@ -85,6 +85,13 @@ def chance(folder: Array) -> float:
     return float((counts * (counts - 1)).sum() / (total * (total - 1))) if total > 1 else float("nan")
 
 
+def best_purity(folder: Array, count: int) -> float:
+    """The purity of `count` neighbours if all that can lie in the picture's own folder did."""
+    sizes = np.bincount(folder)[folder]
+    count = min(count, len(folder) - 1)
+    return float(np.minimum(sizes - 1, count).mean()) / count if count else float("nan")
+
+
 NEAR_COSINE, NEAR_PIXELS = 0.05, 12.0
 """Near duplicates: cosine distance of the features, mean difference of the small pictures (of 255)."""
 

@@ -39,6 +39,11 @@ class Patch:
     whole: bool
 
 
+def read_name(text: str) -> str:
+    """The layer of "layer" or "layer:channel"."""
+    return text.rpartition(":")[0] or text
+
+
 def read_unit(index: Index, text: str) -> tuple[LayerRows, int | None]:
     """ "layer" or "layer:channel". Raises `UsageError`."""
     name, colon, number = text.rpartition(":")

@@ -1,0 +1,150 @@
+"""Neighbours, purity and duplicates against scikit-learn and brute force."""
+
+import io
+import itertools
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from PIL import Image
+from sklearn.neighbors import NearestNeighbors
+
+import vizkit
+from tests.slow_index import photo, photo_folder
+from vizkit.errors import UsageError
+from vizkit.scanning.distances import all_nearest, best_purity, chance, nearest, purity
+
+
+@pytest.mark.parametrize("metric", ["l2", "cosine"])
+@pytest.mark.parametrize("count", [1, 10, 200])
+def test_nearest_are_scikit_learns(metric, count):
+    rows = np.random.default_rng(0).normal(size=(300, 40)).astype(np.float32)
+    model = NearestNeighbors(n_neighbors=count, metric="euclidean" if metric == "l2" else "cosine")
+    far, near = model.fit(rows.astype(np.float64)).kneighbors()
+    np.testing.assert_array_equal(all_nearest(rows, count, metric), near)
+    for k in (0, 7, 299):
+        numbers, found = nearest(rows, rows[k], count, metric, k)
+        np.testing.assert_array_equal(numbers, near[k])
+        np.testing.assert_allclose(found, far[k], atol=1e-12)
+
+
+def test_ties_are_ordered_by_number():
+    rows = np.zeros((6, 3), np.float32)
+    np.testing.assert_array_equal(all_nearest(rows, 3, "l2")[4], [0, 1, 2])
+    np.testing.assert_array_equal(nearest(rows, rows[0], 3, "cosine", 0)[0], [1, 2, 3])
+
+
+@settings(max_examples=40, deadline=None)
+@given(st.lists(st.integers(0, 3), min_size=2, max_size=30), st.integers(1, 12))
+def test_purities_by_the_definition(labels, count):
+    folder = np.array(labels)
+    n = len(folder)
+    pairs = [(a, b) for a in range(n) for b in range(n) if a != b]
+    assert chance(folder) == pytest.approx(np.mean([folder[a] == folder[b] for a, b in pairs]))
+    k = min(count, n - 1)
+    best = [min(k, sum(folder == folder[a]) - 1) / k for a in range(n)]
+    assert best_purity(folder, count) == pytest.approx(np.mean(best))
+    near = all_nearest(np.random.default_rng(0).normal(size=(n, 2)), k, "l2")
+    each = [folder[a] == folder[b] for a in range(n) for b in near[a]]
+    assert purity(folder, near) == pytest.approx(np.mean(each))
+
+
+# --- the technique ---
+
+
+@pytest.fixture
+def model(tiny):
+    return vizkit.wrap(tiny.eval(), size=32)
+
+
+@pytest.fixture
+def index(model, tmp_path):
+    photo_folder(tmp_path / "photos", 13)
+    vizkit.scan(model, tmp_path / "photos", tmp_path / "index", layers=["conv2"], features=["relu#2"])
+    return vizkit.Index(tmp_path / "index")
+
+
+def test_a_picture_of_the_folder_is_not_its_own_neighbour(index, tmp_path):
+    features = np.array(index.features())
+    for name in (index.name(4), tmp_path / "photos" / index.name(4), 4):
+        result = vizkit.neighbours(index, name, count=5)
+        far = np.linalg.norm(features.astype(float) - features[4], axis=1)
+        far[4] = np.inf
+        order = np.argsort(far, kind="stable")[:5]
+        shown = [t.record["image"] for t in result.strips[0].tiles[1:]]
+        assert shown == index.names(order)
+        np.testing.assert_allclose(result.values[0], far[order], rtol=1e-5)
+
+
+def test_another_picture_goes_through_the_network(index, model, tmp_path):
+    copy = Image.open(tmp_path / "photos" / index.name(6))
+    path = tmp_path / "again.png"
+    copy.save(path, optimize=True, compress_level=9)
+    result = vizkit.neighbours(index, path, model=model, count=1)
+    assert result.strips[0].tiles[1].record["image"] == index.name(6)
+    assert float(result.values[0, 0]) < 1e-3
+    assert result.strips[1].tiles[1].record == {
+        "image": index.name(6),
+        "distance": 0.0,
+        "folder": result.strips[0].tiles[1].record["folder"],
+    }
+
+
+def test_another_layer_is_computed(index, model, tmp_path):
+    found = vizkit.neighbours(index, 2, model=model, layer="conv2", count=4)
+    full = tmp_path / "full"
+    vizkit.scan(model, tmp_path / "photos", full, layers=["conv2"], features=["conv2"])
+    stored = vizkit.neighbours(vizkit.Index(full), 2, layer="conv2", count=4)
+    torch.testing.assert_close(found.values, stored.values)
+    with_folder = vizkit.neighbours(tmp_path / "photos", index.name(2), model=model, layer="conv2", count=4)
+    torch.testing.assert_close(with_folder.values, stored.values)
+
+
+def test_without_a_picture_some_are_looked_at_and_purity_is_told(index):
+    said = vizkit.neighbours(index).figures()
+    assert len({s["label"] for s in said["strips"]}) == len(index.classes)
+    features = np.array(index.features())
+    assert said["purity"]["features"] == pytest.approx(purity(index.folder, all_nearest(features, 10, "l2")))
+    assert said["purity"]["chance"] == pytest.approx(chance(index.folder))
+
+
+def test_duplicates_are_copies_and_other_encodings(model, tmp_path):
+    folder = tmp_path / "photos"
+    folder.mkdir()
+    for k in range(5):
+        photo(k, (160, 128)).save(folder / f"{k}.png")
+    (folder / "copy of 2.png").write_bytes((folder / "2.png").read_bytes())
+    data = io.BytesIO()
+    photo(3, (160, 128)).save(data, "JPEG", quality=92)
+    (folder / "three.jpg").write_bytes(data.getvalue())
+    groups = vizkit.neighbours(folder, model=model, duplicates=True).figures()["groups"]
+    assert sorted(map(sorted, groups)) == [["2.png", "copy of 2.png"], ["3.png", "three.jpg"]]
+
+
+def test_none_of_unlike_pictures_are_duplicates(index):
+    result = vizkit.neighbours(index, duplicates=True)
+    assert result.figures()["groups"] == []
+    assert result.picture(width=400).width == 400
+
+
+def test_wrong_requests(index, model, tmp_path):
+    with pytest.raises(UsageError, match="no file"):
+        vizkit.neighbours(index, "nothing.png")
+    with pytest.raises(UsageError, match="pictures 0 to 12"):
+        vizkit.neighbours(index, 13)
+    with pytest.raises(UsageError, match="name a picture by its file"):
+        vizkit.neighbours(index, torch.rand(3, 8, 8))
+    alone = tmp_path / "alone"
+    alone.mkdir()
+    photo(0).save(alone / "a.png")
+    with pytest.raises(UsageError, match="another one"):
+        vizkit.neighbours(alone, model=model)
+
+
+def test_several_pictures_have_two_strips_each(index):
+    result = vizkit.neighbours(index, [0, 3], count=4)
+    assert [s.note.split("\n")[0] for s in result.strips] == ["features of relu#2", "pixels"] * 2
+    assert len(vizkit.neighbours(index, [0, 3], count=4, pixels=False).strips) == 2
+    assert all(a <= b for row in result.values.tolist() for a, b in itertools.pairwise(row))
