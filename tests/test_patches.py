@@ -65,7 +65,7 @@ def test_patches_are_the_extremes_of_all_maps(made, lowest):
 
 
 def test_crops_are_the_photographs_pixels(made):
-    model, index, photos = made
+    _, index, photos = made
     shown = Photographs(index)
     view = index.view(3)
     whole = Image.open(photos / index.name(3)).convert("RGB")
@@ -116,7 +116,7 @@ def test_unlike_patches_are_of_unlike_pictures(made):
 
 
 def test_a_whole_layer_shows_the_most_selective_channels(made):
-    model, index, _ = made
+    _, index, _ = made
     result = vizkit.patches(index, "conv2", channels=5, count=4)
     assert len(result.strips) == 5
     rows = index.rows("conv2")
@@ -157,7 +157,7 @@ def test_fields_at_the_border_keep_their_size(place):
 
 
 def test_moved_and_changed_photographs(made, tmp_path):
-    model, index, photos = made
+    _, index, photos = made
     moved = tmp_path / "moved"
     shutil.copytree(photos, moved)
     first = strongest(index, index.rows("conv2"), 0)[0].image
@@ -170,7 +170,7 @@ def test_moved_and_changed_photographs(made, tmp_path):
 
 
 def test_wrong_requests(made, tiny):
-    model, index, _ = made
+    _, index, _ = made
     with pytest.raises(UsageError, match="channels 0 to 7"):
         read_unit(index, "conv2:8")
     with pytest.raises(UsageError, match="did you mean 'conv2'"):

@@ -48,12 +48,13 @@ def components(points: Array, count: int, seed: int) -> tuple[Array, Array]:
     from sklearn.decomposition import PCA
 
     count = min(count, *points.shape)
+    if not np.ptp(points, axis=0).any():
+        return np.zeros((len(points), count)), np.zeros(count)
     large = min(points.shape) > 500 and count < min(points.shape) / 4
     model = PCA(count, svd_solver="randomized" if large else "full", random_state=seed)
     found = model.fit_transform(points)
     signs = np.sign(model.components_[np.arange(count), np.abs(model.components_).argmax(1)])
-    share = np.nan_to_num(model.explained_variance_ratio_)
-    return found * np.where(signs == 0, 1, signs), share
+    return found * np.where(signs == 0, 1, signs), model.explained_variance_ratio_
 
 
 def usual_perplexity(count: int, wanted: float | None) -> float:

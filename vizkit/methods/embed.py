@@ -97,8 +97,9 @@ def _added(
         return Added((), np.zeros((0, features.shape[1])), ())
     path = Path(given)
     files = [p for p, _ in walk_images(path)] if path.is_dir() else [path]
-    network = index.model(model)
     queries = [query_of(index, str(file), model) for file in files]
+    unknown = any(q.number is None for q in queries)
+    network = index.model(model) if unknown else None
     vectors = np.stack([vector_of(q, layer, features, network) for q in queries])
     return Added([q.name for q in queries], ready(vectors, metric), [_jpeg(q.view) for q in queries])
 

@@ -81,7 +81,7 @@ def neighbours(
         strips, table = [], []
         for query in queries:
             network = found.model(model) if query.number is None else None
-            vector = vector_of(query, name, features, network)  # type: ignore[arg-type]
+            vector = vector_of(query, name, features, network)
             numbers, far = nearest(features, vector, count, metric, query.number)
             strips.append(_strip(found, shown, query, numbers, far, f"features of {name}"))
             table.append([*far.tolist(), *[float("nan")] * (count - len(far))])

@@ -103,9 +103,9 @@ def features_of(index: Index, layer: str | None, model: Any, on_step: Any = None
         return name, np.array(other.features()[np.array(numbers, np.int64)])
 
 
-def vector_of(query: Query, layer: str, features: Array, model: VisionModel) -> Array:
-    """(C,) the query's features: of the index, or computed."""
-    if query.number is not None:
+def vector_of(query: Query, layer: str, features: Array, model: VisionModel | None) -> Array:
+    """(C,) the query's features: of the index, or computed by `model`, which only the latter needs."""
+    if query.number is not None or model is None:
         return np.asarray(features[query.number])
     pixels = model.prepare(query.path).pixels[None].to(model.device)
     with session(model.module), torch.no_grad(), capture(model.module, [layer.partition("#")[0]]) as captured:
