@@ -902,3 +902,22 @@ def test_random_mutations_end_in_a_picture_or_an_image_error(capfd):
     assert len(messages) > 200
     assert all(message.isprintable() for message in messages)
     assert capfd.readouterr().err == ""
+
+
+@pytest.mark.parametrize("turned", [False, True])
+def test_jpegs_are_decoded_no_larger_than_asked_for(tmp_path, turned):
+    y, x = np.mgrid[:600, :800]
+    smooth = np.dstack([x * 255 / 800, y * 255 / 600, (x + y) * 255 / 1400]).astype(np.uint8)
+    exif = Image.Exif()
+    exif[274] = 6 if turned else 1
+    path = tmp_path / "a.jpg"
+    Image.fromarray(smooth).save(path, quality=95, exif=exif)
+    whole, small = read_image(path), read_image(path, shorter=140)
+    assert small.size == whole.size == ((600, 800) if turned else (800, 600))
+    assert 140 <= min(small.image.size) < 280
+    again = whole.image.resize(small.image.size, Image.Resampling.BOX)
+    difference = np.abs(np.asarray(again, int) - np.asarray(small.image, int))
+    assert difference.mean() < 1.5
+    assert read_image(path, shorter=600).image.size == whole.image.size
+    Image.fromarray(smooth).save(tmp_path / "a.png")
+    assert read_image(tmp_path / "a.png", shorter=100).image.size == (800, 600)

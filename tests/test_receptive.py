@@ -252,3 +252,20 @@ def test_torchvision_nets(name: str) -> None:
     assert found[layer].whole == (size == "whole")
     if isinstance(size, int):
         assert found[layer].height == found[layer].width == size
+
+
+def test_units_of_the_kth_call() -> None:
+    class Twice(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.a, self.b, self.relu = nn.Conv2d(3, 3, 3), nn.Conv2d(3, 3, 5, 2), nn.ReLU()
+
+        def forward(self, x: Tensor) -> Tensor:
+            return self.relu(self.b(self.relu(self.a(x))))
+
+    net = Twice()
+    found = receptive.unit_boxes(net, {"relu#1": net.relu, "relu#2": net.relu}, (3, 16, 16))
+    assert found["relu#1"].shape == (4, 14, 14)
+    assert found["relu#1"][:, 3, 4].tolist() == [3, 4, 6, 7]
+    assert found["relu#2"].shape == (4, 5, 5)
+    assert found["relu#2"][:, 1, 2].tolist() == [2, 4, 9, 11]
