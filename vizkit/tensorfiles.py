@@ -6,6 +6,7 @@ header (name -> dtype, shape, begin and end of the data), the data. Any safetens
 
 import json
 import math
+import mmap
 import os
 import struct
 from collections.abc import Iterable, Iterator, Mapping
@@ -99,6 +100,14 @@ def read(path: str | os.PathLike[str]) -> tuple[dict[str, Array], dict[str, str]
         raise UsageError(f"{name!r} is damaged: {error}; make it again") from error
     data = whole[8 + length :]
     return {k: data[a:b].view(dtype).reshape(shape) for k, (dtype, shape, a, b) in places.items()}, metadata
+
+
+def release(arrays: Iterable[Array]) -> None:
+    """Let go of the memory behind mapped arrays: what is asked for again is read from the file again."""
+    for array in arrays:
+        mapped = getattr(array, "_mmap", None)
+        if mapped is not None and hasattr(mmap, "MADV_DONTNEED"):
+            mapped.madvise(mmap.MADV_DONTNEED)
 
 
 def _place(entry: Any, size: int) -> tuple[np.dtype[Any], tuple[int, ...], int, int]:

@@ -54,6 +54,7 @@ class Order:
             out = np.empty((len(blocks), *sample.shape[1:]), sample.dtype)
             for b, array in parts.items():
                 out[blocks == b] = array[rows[blocks == b]]
+            tensorfiles.release(parts.values())
             yield out
 
     def blob(self, name: str) -> tuple[Piecewise, Array]:
@@ -67,6 +68,8 @@ class Order:
         for b, r in zip(self.block.tolist(), self.row.tolist(), strict=True):
             arrays = self.kept[b].arrays
             ends = arrays[f"{name}_ends"]
+            if r % _ROWS == 0:
+                tensorfiles.release([arrays[name]])
             yield arrays[name][int(ends[r - 1]) if r else 0 : int(ends[r])]
 
 
@@ -155,6 +158,7 @@ def _running(settings: Mapping[str, Any], layers: Sequence[Mapping[str, Any]], o
             {n.partition("/")[2]: a for n, a in k.arrays.items() if n.startswith("running/")},
             order.numbers(block),
         )
+        tensorfiles.release(k.arrays.values())
     return running
 
 

@@ -3,7 +3,7 @@
 import contextlib
 import os
 from collections import deque
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 
@@ -19,7 +19,7 @@ Read = Picture | Failure
 Done = tuple[Work, list[Read], Observed | None]
 
 
-def stream(setup: Setup, folder: Path, works: Sequence[Work], workers: int) -> Iterator[Done]:
+def stream(setup: Setup, folder: Path, works: Iterable[Work], workers: int) -> Iterator[Done]:
     """Every batch that is still to do, with what was read and found, in the order of the files.
 
     workers: batches computed at a time, each by one thread. Raises what `Setup.observe` raises.
@@ -53,7 +53,7 @@ def _computed(setup: Setup, reads: Sequence[Future[Read]]) -> tuple[list[Read], 
     return pictures, setup.observe(pictures)
 
 
-def _batches(works: Sequence[Work], size: int) -> Iterator[tuple[Work, Sequence[File]]]:
+def _batches(works: Iterable[Work], size: int) -> Iterator[tuple[Work, Sequence[File]]]:
     """Runs of files of one block; a block's batches are the same whether it is begun or taken up again."""
     for work in works:
         left = work.block[work.done :]

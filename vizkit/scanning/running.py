@@ -13,7 +13,7 @@ import torch
 from vizkit.scanning.index import BINS, bin_of
 from vizkit.tensorfiles import Array
 
-_PENDING = 16
+_PENDING = 8
 """Batches whose bins wait to be counted: counting goes through every bin of every channel."""
 
 _ADDED = ("sums", "squares", "positive", "counted", "histogram")

@@ -17,7 +17,7 @@ from typing import Any, Literal
 from vizkit import tensorfiles
 from vizkit.batches import Step
 from vizkit.errors import UsageError
-from vizkit.scanning.blocks import Kept, Work
+from vizkit.scanning.blocks import Kept, Work, read_block
 from vizkit.scanning.index import Index
 from vizkit.scanning.journal import Journal, Told, locked, read_plan
 from vizkit.scanning.merging import base_of, merge
@@ -217,15 +217,13 @@ class _Scanner:
         counts = (len(blocks), len(self.journal.plan.blocks))
         base = self.journal.plan.base
         self.report = Report(len(base) + sum(map(len, blocks)), len(base), counts, network.how)
-        works = [w for w in map(self._begun, blocks) if w is not None]
+        pending = [block for block in blocks if not self._finished(block)]
         self.done = self.report.before
         self._told()
         # The module itself may remember things: only one thread runs it.
         workers = threads if network.folded else 1
         self.unkept: Work | None = None
-        for work in works:
-            if work.done == len(work.block):  # all of it was done, but not yet kept as a whole
-                self._keep(work)
+        works = (self._begun(block) for block in pending)  # one at a time: each holds all channels' state
         try:
             for work, pictures, observed in stream(self.setup, self.source, works, workers):
                 for file, picture in zip(work.block[work.done :], pictures, strict=False):
@@ -242,17 +240,28 @@ class _Scanner:
                 self.unkept.write(self.journal.part_file(self.unkept.key))
         return self.report
 
-    def _begun(self, block: Block) -> Work | None:
-        """A block to be worked on, as far as it has come; None for one that is finished."""
-        kept: Kept | Work | None = self.journal.kept(block)
-        work = None
-        if kept is None:
-            work = kept = Work(block, self.journal.key(block), self.setup.running(), self.setup.features)
-            work.restore(self.journal.part_file(work.key))
-        self.report.before += kept.done
-        for place, reason, _ in kept.failed:
-            self._failed(block[place].name, reason)
+    def _begun(self, block: Block) -> Work:
+        """A block to be worked on, as far as it has come."""
+        work = Work(block, self.journal.key(block), self.setup.running(), self.setup.features)
+        work.restore(self.journal.part_file(work.key))
         return work
+
+    def _finished(self, block: Block) -> bool:
+        """Whether nothing is left to do of a block; what was done before is told."""
+        kept = self.journal.kept(block)
+        whole = kept is not None
+        if kept is None:
+            key = self.journal.key(block)
+            kept = read_block(self.journal.part_file(key), key)
+            if kept is not None and kept.done == len(block):  # all of it was done, but not kept as a whole
+                self._begun(block).write(self.journal.block_file(key))
+                self.journal.part_file(key).unlink(missing_ok=True)
+                whole = True
+        if kept is not None:
+            self.report.before += kept.done
+            for place, reason, _ in kept.failed:
+                self._failed(block[place].name, reason)
+        return whole
 
     def _keep(self, work: Work) -> None:
         """Write a finished block; one that is not, now and then."""
