@@ -189,19 +189,26 @@ def rate(run: Callable[[], None], count: int) -> float:
 _CHILD = """
 import resource, sys, vizkit
 model = vizkit.load_model("efficientnet_lite0")
-vizkit.scan(model, sys.argv[1], sys.argv[2])
+vizkit.scan(model, sys.argv[1], sys.argv[2], threads=int(sys.argv[3]))
 print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss)
 """
 
 
-def memory(counts: list[int]) -> None:
+def memory(counts: list[int], threads: int) -> None:
     """Peak resident memory of a process that scans so many pictures."""
     rows = []
     with tempfile.TemporaryDirectory() as scratch:
         for count in counts:
             folder = write_folder(Path(scratch) / f"p{count}", count, (256, 192))
             begun = time.perf_counter()
-            arguments = [sys.executable, "-c", _CHILD, str(folder), str(Path(scratch) / f"i{count}")]
+            arguments = [
+                sys.executable,
+                "-c",
+                _CHILD,
+                str(folder),
+                str(Path(scratch) / f"i{count}"),
+                f"{threads}",
+            ]
             done = subprocess.run(arguments, capture_output=True, text=True, check=True)
             peak = int(done.stdout.split()[-1]) / 1024
             rows.append([f"{count}", f"{peak:.0f}", f"{time.perf_counter() - begun:.0f}"])
@@ -249,7 +256,7 @@ def main() -> None:
     if given.pipeline:
         pipeline(given.pipeline, given.models.split(",")[0], given.threads)
     elif given.memory:
-        memory(given.memory)
+        memory(given.memory, given.threads)
     elif given.decode:
         decoding(given.rounds)
     else:
