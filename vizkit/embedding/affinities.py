@@ -53,11 +53,13 @@ def divergence(points: Array, positions: Array, perplexity: float) -> float:
     """KL(P || Q), in nats, of a map (n, 2) of points (n, d): P from `joint`, Q by Student's t."""
     rows, columns, p = joint(points, perplexity)
     exact = positions.astype(np.float64)
+    exact = exact - exact.mean(0)
+    lengths = np.square(exact).sum(1)
     total = 0.0
     for start in range(0, len(exact), _BLOCK):
-        block = exact[start : start + _BLOCK]
-        squared = np.square(block[:, None] - exact[None]).sum(2)
-        total += float((1 / (1 + squared)).sum()) - len(block)  # but the points themselves
+        block = slice(start, start + _BLOCK)
+        squared = lengths[block, None] + lengths - 2 * (exact[block] @ exact.T)
+        total += float((1 / (1 + np.maximum(squared, 0))).sum()) - len(squared)  # but the points themselves
     pairs = np.square(exact[rows] - exact[columns]).sum(1)
     q = 1 / (1 + pairs) / total
     return float((p * (np.log(np.maximum(p, 1e-300)) - np.log(q))).sum())
