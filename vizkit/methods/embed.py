@@ -123,6 +123,7 @@ def _scatter(
     seed: int,
 ) -> Scatter:
     count = index.count
+    pictures = "1 picture" if count == 1 else f"{count} pictures"
     value, over = trust(points, reduced.positions)
     near = all_nearest(points, NEIGHBOURS, "l2") if count > 1 else np.zeros((1, 0), np.int64)
     on_map = purity(index.folder, all_nearest(reduced.positions, 10, "l2")) if count > 1 else None
@@ -149,7 +150,7 @@ def _scatter(
             model=index.model_name,
             weights=index.fingerprint,
             image=index.path.name,
-            target=f"{count} pictures",
+            target=pictures,
             layer=layer,
             versions=versions(),
         ),
@@ -159,7 +160,7 @@ def _scatter(
         thumbnails=[*(index.thumbnail_bytes(k) for k in range(count)), *added.thumbnails],
         neighbours=np.concatenate([near, spare]),
         cells=arrange(positions * np.array([1, -1])),
-        heading=f"{count} pictures by {reduced.by} of {layer}",
+        heading=f"{pictures} by {reduced.by} of {layer}",
         lines=["  ·  ".join([index.model_name, *words]), index.model_name],
         new=[*[False] * count, *[True] * len(added.names)],
         details=details,
