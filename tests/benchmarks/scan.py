@@ -14,6 +14,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
@@ -127,8 +128,6 @@ def sample() -> np.ndarray:
 
 def pipeline(count: int, name: str, threads: int) -> None:
     """A whole scan in pictures a second, beside decoding alone and bare passes alone by as many threads."""
-    from concurrent.futures import ThreadPoolExecutor
-
     rows = []
     for size in SIZES:
         some = max(24, count // (8 if size[0] > 2000 else 1))
@@ -142,18 +141,7 @@ def pipeline(count: int, name: str, threads: int) -> None:
                 with ThreadPoolExecutor(threads) as pool:
                     list(pool.map(lambda n: read_picture(root, n, net, {}), names))
 
-            def pass_all(net=model, total=some) -> None:  # type: ignore[no-untyped-def]
-                with session(net.module), ThreadPoolExecutor(threads) as pool:
-                    network = Network(net, default_layers(net), net.input_shape)
-                    pixels = torch.rand(8, *net.input_shape)
-
-                    def one(_: int) -> None:
-                        torch.set_num_threads(1)
-                        network.run(pixels, lambda *_: None)
-
-                    list(pool.map(one, range(total // 8)))
-
-            decoding, passing = rate(decode_all, some), rate(pass_all, some)
+            decoding, passing = rate(decode_all, some), bare_rate(model, max(some, 160), threads)
             steps: list[tuple[int, float]] = []
             begun = time.perf_counter()
             vizkit.scan(
@@ -178,7 +166,17 @@ def pipeline(count: int, name: str, threads: int) -> None:
     print(table([*head, "scan / both in turn", "making ready and writing, s"], rows))
 
 
-def rate(run: Callable[[], None], count: int) -> float:
+def bare_rate(model: VisionModel, count: int, threads: int) -> float:
+    """Pictures a second through the folded network alone, made ready before."""
+    pixels = torch.rand(8, *model.input_shape)
+    with session(model.module), ThreadPoolExecutor(threads, lambda: torch.set_num_threads(1)) as pool:
+        network = Network(model, default_layers(model), model.input_shape)
+        return rate(
+            lambda: list(pool.map(lambda _: network.run(pixels, lambda *_: None), range(count // 8))), count
+        )
+
+
+def rate(run: Callable[[], object], count: int) -> float:
     """Pictures a second."""
     run()
     begun = time.perf_counter()
