@@ -41,12 +41,14 @@ def command_for(name: str) -> click.Command:
 
         return command_of(signature)
     title = name.replace("_", "-")
-    drawn = options.page_options if signature.gives == "pictures" else options.style_options
+    pages = signature.gives in ("pictures", "painting")
+    drawn = options.page_options if pages else options.style_options
     shared = {
         "Model": options.model_options(title) if signature.has("model") else [],
         "Picture": options.image_options(title) if signature.has("images") else [],
         "Output": [
             *options.output_options(title),
+            *(options.sheet_option(title) if signature.gives == "painting" else []),
             *drawn(title, signature.layouts),
             *options.talk_options(title),
         ],
@@ -75,7 +77,7 @@ def _run(signature: Signature, **given: Any) -> int:
 
 def own_options(signature: Signature) -> list[click.Parameter]:
     """The options that the technique itself has."""
-    shared = ("model", "images", "index", "unit", "on_step")
+    shared = ("model", "images", "index", "unit", "on_step", "aims", "picture", "styles")
     title = signature.name.replace("_", "-")
     return [_own(p, title) for p in signature.parameters if p.role not in shared]
 

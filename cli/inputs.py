@@ -13,6 +13,8 @@ from vizkit.folders import missing_file, walk_images
 from vizkit.results import picture_format
 
 STDIN = "-"
+FILMS = ("deepdream", "invert", "texture")
+"""Commands on pictures that can write a .gif."""
 _PICTURES = (".png", ".jpg", ".jpeg", ".webp")
 
 
@@ -23,6 +25,7 @@ class Task:
     source: str
     output: str
     raw: str | None = None
+    sheet: str | None = None
 
     @property
     def name(self) -> str:
@@ -31,7 +34,13 @@ class Task:
 
 
 def plan(
-    images: Sequence[str], command: str, out: str | None, raw: str | None, *, force: bool
+    images: Sequence[str],
+    command: str,
+    out: str | None,
+    raw: str | None,
+    *,
+    force: bool,
+    sheet: str | None = None,
 ) -> tuple[list[Task], bool]:
     """The tasks, and whether there are several (then results go to folders and work is resumed).
 
@@ -48,8 +57,9 @@ def plan(
     tasks = []
     for (source, _), stem in zip(found, endings, strict=True):
         output = _output(source, stem, command, out, several=several, here=beside)
-        tasks.append(Task(source, output, _raw(stem, command, raw, several=several)))
-    folders = [path for path in (out, raw) if path is not None and _is_folder(path, several=several)]
+        beside_it = _sheet(stem, command, sheet, several=several)
+        tasks.append(Task(source, output, _raw(stem, command, raw, several=several), beside_it))
+    folders = [path for path in (out, raw, sheet) if path is not None and _is_folder(path, several=several)]
     _check(tasks, folders, force=force)
     return tasks, several
 
@@ -103,9 +113,9 @@ def _output(source: str, stem: Path, command: str, out: str | None, *, several: 
         if out == STDIN or (out.lower().endswith(_PICTURES) and not os.path.isdir(out)):
             raise UsageError(f"several pictures need a folder: -o {out!r} is one file")
         return str(Path(out) / file)
-    if picture_format(out) in ("JSON", "HTML"):
+    if picture_format(out) in ("JSON", "HTML") or (picture_format(out) == "GIF" and command not in FILMS):
         raise UsageError(
-            "-o takes a picture (.png, .jpg, .webp); --json prints the record to standard output"
+            "-o takes a picture in the format .png, .jpg or .webp; --json prints the record to stdout"
         )
     return out
 
@@ -120,6 +130,17 @@ def _raw(stem: Path, command: str, raw: str | None, *, several: bool) -> str | N
     return raw
 
 
+def _sheet(stem: Path, command: str, sheet: str | None, *, several: bool) -> str | None:
+    """Where the figure of a painted picture goes."""
+    if sheet is None:
+        return None
+    if _is_folder(sheet, several=several):
+        return str(Path(sheet) / stem.with_name(f"{stem.name}.{command}.sheet.png"))
+    if picture_format(sheet) in ("JSON", "HTML", "GIF"):
+        raise UsageError("--sheet takes a picture (.png, .jpg, .webp)")
+    return sheet
+
+
 def _is_folder(path: str, *, several: bool) -> bool:
     return several or path.endswith(os.sep) or os.path.isdir(path)
 
@@ -129,7 +150,7 @@ def _check(tasks: Sequence[Task], folders: Sequence[str], *, force: bool) -> Non
         atomic.make_folder(folder)
     sources = {os.path.realpath(t.source) for t in tasks if t.source != STDIN}
     for task in tasks:
-        for path in (task.output, task.raw):
+        for path in (task.output, task.raw, task.sheet):
             if path is None or path == STDIN:
                 continue
             if os.path.realpath(path) in sources:

@@ -87,6 +87,12 @@ def output_options(command: str) -> list[click.Parameter]:
     ]
 
 
+def sheet_option(command: str) -> list[click.Parameter]:
+    """Where the figure of a painting goes."""
+    text = "Write the figure too: what it was made from, captions; a folder for several."
+    return [option("--sheet", command=command, metavar="PATH", help=text)]
+
+
 def style_options(command: str, layouts: Sequence[str]) -> list[click.Parameter]:
     """How a heat map is drawn."""
 

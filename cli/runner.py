@@ -41,6 +41,8 @@ class Job:
         self.outputs: list[str] = []
         self.failed: list[tuple[Task, VizkitError]] = []
         self.done = 0
+        self.unreached = 0
+        self.interrupted = False
         self.computed = False
         self.there: dict[Task, dict[str, Any]] = {}
 
@@ -48,8 +50,16 @@ class Job:
         """Plan, load the model, work, report. Raises `VizkitError`s for `main` to print."""
         given = self.given
         tasks, self.several = plan(
-            given["images"], self.command, given["out"], given["raw"], force=given["force"]
+            given["images"],
+            self.command,
+            given["out"],
+            given["raw"],
+            force=given["force"],
+            sheet=given.get("sheet"),
         )
+        self.paints = self.signature.gives == "painting"
+        if self.paints and len(self.targets) > 1:
+            raise UsageError("one target at a time: each makes a picture of its own")
         self.piped = tasks[0].output == STDIN
         self.order = {task.output: number for number, task in enumerate(tasks)}
         if self.piped and given["as_json"]:
@@ -62,6 +72,10 @@ class Job:
             print(f"vizkit: {len(self.there)} of {len(tasks)} were there already", file=sys.stderr)
         self.records.sort(key=lambda r: self.order[r["outputs"][0]] if r["outputs"] else 0)
         self._report(len(tasks))
+        if self.interrupted:
+            raise KeyboardInterrupt
+        if self.unreached:
+            return PartialError.exit_code
         return PartialError.exit_code if self.failed else 0
 
     # --- the pipeline ---
@@ -77,7 +91,10 @@ class Job:
                             continue
                         writing.append((task, writers.submit(self._write, task, digest, results)))
                     self._collect(writing, at_most=8)
-                    step(self.done + len(writing) + len(self.failed), total)
+                    if self.interrupted:
+                        break
+                    if not inner:
+                        step(self.done + len(writing) + len(self.failed), total)
                 self._collect(writing, at_most=0)
             finally:
                 for _, future in writing:
@@ -94,7 +111,7 @@ class Job:
     def _batch_size(self) -> int:
         from vizkit.batches import usual_batch
 
-        return self.given.get("batch") or usual_batch(self.model.device)
+        return 1 if self.paints else self.given.get("batch") or usual_batch(self.model.device)
 
     def _not_done(self, tasks: Sequence[Task]) -> Iterator[Task]:
         """The tasks of the batches that are not all there yet; a single picture is always made anew.
@@ -150,7 +167,9 @@ class Job:
             if self.given["verbose"]:
                 self._say_all(task, photo.notes)
             digest = hashlib.sha256(data).hexdigest() if data is not None else _digest(task.source)
-            return self.model.prepare(replace(photo, name=one_line(os.path.basename(task.name)))), digest
+            photo = replace(photo, name=one_line(os.path.basename(task.name)))
+            # what is painted on stays as large as it is
+            return (photo if self.paints else self.model.prepare(photo)), digest
         except VizkitError as error:
             return error
         except OSError as error:
@@ -203,10 +222,17 @@ class Job:
 
         results = [replace(r, provenance=replace(r.provenance, image_sha256=digest)) for r in results]
         record = _record(results) | {"request": self._request(digest)}
+        if self.paints and results[0].stopped == "interrupted":
+            self.interrupted = True
+            del record["request"]  # the same command makes it anew
         pictures = [r.picture(**self.style) for r in results]
         picture = pictures[0] if len(pictures) == 1 else stack(pictures, theme=self.style["theme"])
         force = self.given["force"]
-        atomic.write(task.output, encode(picture, picture_format(task.output), record), force=force)
+        kind = picture_format(task.output)
+        data = results[0].film() if kind == "GIF" else encode(picture, kind, record)
+        atomic.write(task.output, data, force=force)
+        if self.paints:
+            write_more(results[0], task.output, task.sheet, self.style, force=force)
         if task.raw is not None:
             atomic.write(task.raw, npy_bytes([r.values for r in results]), force=force)
         noticed = dict.fromkeys(w for r in results for w in r.provenance.warnings)
@@ -216,7 +242,9 @@ class Job:
     def _remember(self, task: Task, record: dict[str, Any]) -> None:
         written = [task.output] if task.output != STDIN else []
         written += [task.raw] if task.raw is not None else []
+        written += [task.sheet] if task.sheet is not None else []
         self.outputs += written
+        self.unreached += record.get("success") is False
         if self.given["as_json"]:
             self.records.append(record | {"outputs": written})
         elif not self.given["quiet"] and not self.piped:
@@ -239,11 +267,23 @@ class Job:
             one = self.records[0] if not self.several and self.records else whole
             text = json.dumps(one, indent=2, ensure_ascii=False, allow_nan=False)
             atomic.write_stdout((text + "\n").encode(errors="backslashreplace"))
+        if (self.paints and "success" in (self.records or [{}])[0]) or self.unreached:
+            reached = self.done - self.unreached
+            print(f"vizkit: {reached} of {self.done} pictures reached their goal", file=sys.stderr)
         if self.failed:
             names = ", ".join(one_line(t.name) for t, _ in self.failed[:5])
             more = f" and {len(self.failed) - 5} more" if len(self.failed) > 5 else ""
             counts = f"{len(self.failed)} of {total} pictures failed"
             print(f"vizkit: {counts}: {names}{more}", file=sys.stderr)
+
+
+def write_more(result: Any, output: str, sheet: str | None, style: dict[str, Any], *, force: bool) -> None:
+    """The snapshots of a painting beside its picture, and its figure."""
+    for name, shot in result.along_the_way() if output != STDIN else ():
+        stem = os.path.splitext(output)[0]
+        shot.save(f"{stem}.{name}.png", force=force, **(style | {"layout": "picture"}))
+    if sheet is not None:
+        result.save(sheet, force=force, **(style | {"layout": "figure"}))
 
 
 def load_model(given: dict[str, Any]) -> Any:
@@ -294,6 +334,9 @@ def _record(results: Sequence[Any]) -> dict[str, Any]:
 def _summary(record: dict[str, Any]) -> str:
     parts = []
     for result in record.get("results", [record]):
+        if "summary" in result:
+            parts.append(result["summary"])
+            continue
         share = result.get("target_probability")
         parts.append(result["target"] + (f" ({100 * share:.1f} %)" if share is not None else ""))
     return ", ".join(parts)

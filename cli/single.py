@@ -3,6 +3,7 @@
 import functools
 import inspect
 import os
+import re
 import sys
 from pathlib import Path
 from typing import Any
@@ -16,7 +17,17 @@ from vizkit.errors import UsageError, one_line
 from vizkit.results import picture_format
 from vizkit.signatures import Parameter, Signature
 
-_METAVARS = {"index": "INDEX", "unit": "LAYER[:CHANNEL]...", "images": "[IMAGE]...", "layer": "[LAYER]"}
+_METAVARS = {
+    "index": "INDEX",
+    "unit": "LAYER[:CHANNEL]...",
+    "images": "[IMAGE]...",
+    "layer": "[LAYER]",
+    "aims": "TARGET...",
+    "picture": "PHOTO",
+    "styles": "STYLE...",
+}
+_MANY = ("unit", "images", "aims", "styles")
+_PICTURES = ("picture", "styles")
 _STYLE = ("layout", "width", "theme")
 
 
@@ -25,8 +36,10 @@ def command_of(signature: Signature) -> click.Command:
     title = signature.name.replace("_", "-")
     shared = {
         "Model": _model_options(signature, title) if signature.has("model") else [],
+        "Picture": options.image_options(title) if signature.has("picture") else [],
         "Output": [
             *_output_options(signature, title),
+            *(options.sheet_option(title) if signature.gives == "painting" else []),
             *options.page_options(title, signature.layouts),
             *options.talk_options(title),
         ],
@@ -43,23 +56,23 @@ def command_of(signature: Signature) -> click.Command:
         short_help=signature.summary,
         context_settings={"help_option_names": ["-h", "--help"]},
     )
-    command.groups = {heading: [p.name or "" for p in group] for heading, group in shared.items()}
+    command.groups = {heading: [p.name or "" for p in group] for heading, group in shared.items() if group}
     return command
 
 
 def positional(signature: Signature) -> list[Parameter]:
     """The parameters that stand on the command line without a flag."""
-    return [p for p in signature.parameters if p.role in ("index", "unit", "images")]
+    return [p for p in signature.parameters if p.role in ("index", *_MANY, "picture")]
 
 
 def _argument(parameter: Parameter) -> click.Argument:
-    many = parameter.role in ("unit", "images")
+    many = parameter.role in _MANY
     return click.Argument(
         [parameter.name],
         nargs=-1 if many else 1,
         required=parameter.role != "images",
         metavar=_METAVARS[parameter.role or ""],
-        shell_complete=completing.files,
+        shell_complete=completing.classes if parameter.role == "aims" else completing.files,
     )
 
 
@@ -110,6 +123,7 @@ def _run(signature: Signature, **given: Any) -> int:
     from vizkit.cli.progress import bar
     from vizkit.cli.runner import load_model, npy_bytes, technique
 
+    _check_pictures(signature, given)
     inputs = [_given(p, given, load_model) for p in _inputs(signature)]
     roles = (None, "seed", "layer")
     keywords: dict[str, Any] = {p.name: given[p.name] for p in signature.parameters if p.role in roles}
@@ -119,15 +133,60 @@ def _run(signature: Signature, **given: Any) -> int:
         keywords |= {"on_step": step} if signature.has("on_step") else {}
         result = technique(signature.name)(*inputs, **keywords)
     style = {k: given[k] for k in _STYLE if k in given}
-    result.save(out, force=given["force"], **style)
+    if signature.gives == "painting":
+        _save_painting(result, out, style, given)
+    else:
+        result.save(out, force=given["force"], **style)
     if given["raw"]:
         atomic.write(given["raw"], npy_bytes([result.values]), force=given["force"])
-    return _report(result, out, given)
+    code = _report(result, out, given)
+    if getattr(result, "stopped", "") == "interrupted":
+        raise KeyboardInterrupt
+    return code
+
+
+def _save_painting(result: Any, out: str, style: dict[str, Any], given: dict[str, Any]) -> None:
+    """The painted picture or sheet, its snapshots and its figure; into a folder each picture by itself."""
+    from vizkit.cli.runner import write_more
+
+    force = given["force"]
+    if not _is_folder(out):
+        result.save(out, force=force, **style)
+        write_more(result, out, given["sheet"], style, force=force)
+        return
+    atomic.make_folder(out)
+    for k in range(len(result.pictures)):
+        alone = result.alone(k)
+        name = re.sub(r"[^\w.:,-]+", "_", alone.captions[0][0] if alone.captions else str(k))
+        file = os.path.join(out, f"{k:03d}.{name}.png".replace(":", "-"))
+        alone.save(file, force=force, **(style | {"layout": "picture"}))
+        write_more(alone, file, None, style, force=force)
+    result.save(os.path.join(out, "sheet.png"), force=force, **(style | {"layout": "figure"}))
+    if given["sheet"]:
+        result.save(given["sheet"], force=force, **(style | {"layout": "figure"}))
+
+
+def _is_folder(path: str) -> bool:
+    return path.endswith(os.sep) or os.path.isdir(path)
+
+
+def _check_pictures(signature: Signature, given: dict[str, Any]) -> None:
+    """Missing files are said before anything heavy is loaded; no picture is replaced by its own painting."""
+    from vizkit.folders import missing_file
+
+    for parameter in signature.parameters:
+        value = given.get(parameter.name)
+        names = value if isinstance(value, tuple) else (value,)
+        for name in names if parameter.role in _PICTURES else ():
+            if name != "-" and not os.path.exists(name):
+                raise missing_file(name)
+            if given["out"] and os.path.realpath(name) == os.path.realpath(given["out"]):
+                raise UsageError(f"{name!r} is an input; write the result elsewhere")
 
 
 def _inputs(signature: Signature) -> list[Parameter]:
     """What the function is given by position; beside an index, the model is an option."""
-    roles = ("index", "unit", "images") if signature.has("index") else ("model", "unit", "images")
+    roles = (*_MANY, "picture", "index" if signature.has("index") else "model")
     return [p for p in signature.parameters if p.role in roles]
 
 
@@ -136,6 +195,14 @@ def _given(parameter: Parameter, given: dict[str, Any], load_model: Any) -> Any:
     if parameter.role == "model":
         return load_model(given)
     value = given[parameter.name]
+    if parameter.role in _PICTURES:
+        from vizkit.cli.runner import READING
+        from vizkit.images import read_image
+
+        reading = {k: given[k] for k in READING}
+        names = value if isinstance(value, tuple) else (value,)
+        photos = [read_image(name, **reading) for name in names]
+        return photos if isinstance(value, tuple) else photos[0]
     return list(value) if isinstance(value, tuple) else value
 
 
@@ -150,6 +217,13 @@ def _named_model(given: dict[str, Any], load_model: Any) -> Any:
 
 def _default_output(signature: Signature, given: dict[str, Any], command: str) -> str:
     ending = "html" if signature.gives == "page" else "png"
+    if signature.has("picture"):
+        photo = next(given[p.name] for p in signature.parameters if p.role == "picture")
+        stem = "stdin" if photo == "-" else os.path.splitext(photo)[0]
+        return f"{stem}.{command}.{ending}"
+    aims: tuple[str, ...] = next((given[p.name] for p in signature.parameters if p.role == "aims"), ())
+    if len(aims) == 1:
+        return re.sub(r"[^\w.,-]+", "_", aims[0]) + f".{command}.{ending}"
     index = next((given[p.name] for p in signature.parameters if p.role == "index"), None)
     stem = Path(index).resolve().name if index is not None else given["model"].replace(":", "-")
     return f"{stem}.{command}.{ending}"
@@ -157,8 +231,12 @@ def _default_output(signature: Signature, given: dict[str, Any], command: str) -
 
 def _check_output(signature: Signature, out: str, given: dict[str, Any]) -> None:
     """Raises `UsageError` or `OutputError` for what could not be written later."""
+    if signature.gives == "painting" and out != "-" and _is_folder(out):
+        return
     kind = "PNG" if out == "-" else picture_format(out)
     drawn = kind not in ("JSON", "HTML")
+    if kind == "GIF" and signature.gives != "painting":
+        raise UsageError(f"{out!r}: this command makes no film; use .png, .jpg or .webp")
     if (signature.gives == "page" and drawn) or (
         kind == "HTML" and signature.gives not in ("page", "scatter")
     ):
@@ -166,7 +244,7 @@ def _check_output(signature: Signature, out: str, given: dict[str, Any]) -> None
         raise UsageError(f"{given['out']!r}: this command writes {fitting}")
     if out == "-" and given["as_json"]:
         raise UsageError("-o - and --json both want standard output; give -o a file")
-    for path in (out, given["raw"]):
+    for path in (out, given["raw"], given.get("sheet")):
         if path and path != "-":
             atomic.check(path, force=given["force"])
     if given["raw"] and not given["raw"].endswith(".npy"):
@@ -193,12 +271,14 @@ def _report(result: Any, out: str, given: dict[str, Any]) -> int:
 def _help(signature: Signature) -> str:
     """First paragraph, where the result goes, an example, source."""
     title = signature.name.replace("_", "-")
-    stem = "INDEX" if signature.has("index") else "MODEL"
+    stem = "INDEX" if signature.has("index") else "PHOTO" if signature.has("picture") else "MODEL"
+    stem = "TARGET" if signature.has("aims") else stem
+    place = "beside it" if stem == "PHOTO" else "in the current folder"
     ending = "html" if signature.gives == "page" else "png"
     return inspect.cleandoc(
         f"""{signature.summary}
 
-        Writes {stem}.{title}.{ending} in the current folder, or -o FILE.
+        Writes {stem}.{title}.{ending} {place}, or -o FILE.
 
         \b
         Example:

@@ -20,7 +20,7 @@ FILES = sorted([*(ROOT / "vizkit").rglob("*.py"), *(ROOT / "cli").rglob("*.py")]
 # from the ground up: a file imports from its own layer and those before it
 LAYERS = [
     ["errors", "atomic", "fingerprint", "signatures", "tensorfiles"],
-    ["results", "tables", "compounds", "pictures", "scatters", "summaries"],
+    ["results", "tables", "compounds", "pictures", "scatters", "summaries", "paintings"],
     ["embedding"],
     [
         *("sessions", "receptive", "coordinates", "coordinate_rules", "layernames", "hooks", "targets"),
@@ -28,7 +28,16 @@ LAYERS = [
         *("pixels", "decoding", "folders", "images", "colormaps", "frame", "typeset", "panels"),
         *("page", "grabcut", "superpixels"),
     ],
-    ["render", "sheets", "segmentation_drawing", "grids", "scatter_drawing", "mapstats", "zoo"],
+    [
+        "render",
+        "sheets",
+        "segmentation_drawing",
+        "grids",
+        "scatter_drawing",
+        "painting_drawing",
+        "mapstats",
+        "zoo",
+    ],
     ["charts", "site", "origin", "kernels"],
     ["failures", "masks", "incremental"],
     ["runs"],
@@ -37,6 +46,7 @@ LAYERS = [
     ["channels", "occluding"],
     ["gradients", "cams", "explain"],
     ["scanning"],
+    ["paint"],
     ["registry"],
     ["specs"],
     ["evaluation"],

@@ -91,14 +91,18 @@ def tiny_index(tmp_path_factory):
 def call(tiny_index):
     """The technique on the tiny net, with what it asks for: seeded pictures, the index, a layer."""
 
-    def run(name, net, images=1, **options):
+    def run(name, net, images=1, only=None, **options):
         pixels = torch.rand(images, 3, 24, 24, generator=torch.Generator().manual_seed(1))
+        pixels = pixels if only is None else only[None]
         index, files = tiny_index
         given = {
             "model": net,
             "images": pixels[0] if images == 1 else pixels,
             "index": index,
-            "unit": "conv2",
+            "unit": "conv2:1",
+            "aims": [1],
+            "picture": pixels[0],
+            "styles": [pixels[-1]],
         }
         if "index" in (roles := roles_of(name)):
             given |= {"images": files[0], "model": vizkit.wrap(net, size=32)}
@@ -106,6 +110,10 @@ def call(tiny_index):
         names = {p.role: p.name for p in read_signature(name).parameters if p.role}
         inputs = [given[role] for role in roles if role in given and _positional(signature, names[role])]
         options |= {"model": given["model"]} if "index" in roles else {}
+        if "preview" in signature.parameters:
+            options = {"preview": True, "size": 24} | options
+        if "steps" in signature.parameters:
+            options = {"steps": 3} | options
         return all_methods()[name].function(*inputs, **options)
 
     torch.manual_seed(0)
@@ -145,7 +153,7 @@ def test_a_batch_equals_one_by_one(name, call):
     net = TinyNet()
     together = call(name, images=3, net=net)
     for one, image in zip(together, pixels, strict=True):
-        alone = all_methods()[name].function(net, image)
+        alone = call(name, net=net, only=image)
         torch.testing.assert_close(one.values, alone.values, rtol=1e-5, atol=1e-7)
 
 

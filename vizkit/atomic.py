@@ -99,7 +99,7 @@ def make_folder(path: str | os.PathLike[str]) -> Path:
 
 
 def is_ours(path: str | os.PathLike[str]) -> bool:
-    """Whether the file carries our mark (PNG, JPEG, WebP, JSON, HTML or safetensors)."""
+    """Whether the file carries our mark (PNG, JPEG, WebP, GIF, JSON, HTML or safetensors)."""
     try:
         with open(path, "rb") as file:
             return _marked(file)
@@ -239,6 +239,9 @@ def _marked(file: IO[bytes]) -> bool:
         return _marked_jpeg(file)
     if head[:4] == b"RIFF" and head[8:] == b"WEBP":
         return _marked_webp(file)
+    if head.startswith((b"GIF87a", b"GIF89a")):
+        # a comment, in front of the first frame
+        return re.search(rb"!\xfe.vizkit ", file.read(4096), re.DOTALL) is not None
     if head.startswith(b"\x93NUMPY"):
         file.seek(-len(NPY_MARK), os.SEEK_END)
         return file.read() == NPY_MARK

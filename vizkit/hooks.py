@@ -57,12 +57,12 @@ def _storing(
         cut = (detach is True or calls <= detach) and tensor.is_floating_point()
         stored = tensor.detach().requires_grad_() if cut else tensor
         outputs[name] = outputs[f"{name}#{calls}"] = stored
-        return _replaced(output, stored.clone())
+        return replaced(output, stored.clone())
 
     return hook
 
 
-def _replaced(output: Any, tensor: Tensor) -> Any:
+def replaced(output: Any, tensor: Tensor) -> Any:
     """`output` with its first tensor replaced, in a container of the same kind."""
     if isinstance(output, Tensor):
         return tensor
@@ -133,7 +133,7 @@ class relu_rule(TorchFunctionMode):  # noqa: N801 - used as a function: `with re
 
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         kwargs = kwargs or {}
-        found = _rectifier(func, args, kwargs)
+        found = rectifier(func, args, kwargs)
         if found is None:
             if func in _SMOOTH:
                 self.others[func.__name__] = self.others.get(func.__name__, 0) + 1
@@ -143,7 +143,7 @@ class relu_rule(TorchFunctionMode):  # noqa: N801 - used as a function: `with re
         return _RectifiedGradient.apply(x, top, self.guided, inplace)  # type: ignore[no-untyped-call]
 
 
-def _rectifier(func: Any, args: Any, kwargs: Any) -> tuple[Tensor, float | None, bool] | None:
+def rectifier(func: Any, args: Any, kwargs: Any) -> tuple[Tensor, float | None, bool] | None:
     """(input, upper end, in place) where the call is a ReLU in any spelling, else None."""
     x = args[0] if args else kwargs.get("input")
     if func in _RELU or func in _RELU_:

@@ -126,6 +126,14 @@ def load_image(
     )
 
 
+def to_pillow(pixels: "torch.Tensor") -> Image.Image:
+    """A tensor (3, H, W) or (1, H, W) in [0, 1] as an RGB picture, rounded to 8 bits."""
+    import torch
+
+    bytes_ = (pixels.detach().clamp(0, 1) * 255).round().to(torch.uint8).expand(3, -1, -1)
+    return Image.fromarray(bytes_.permute(1, 2, 0).cpu().contiguous().numpy(), "RGB")
+
+
 def to_tensor(image: Image.Image) -> "torch.Tensor":
     """An RGB picture as a float32 tensor (3, H, W) in [0, 1] that shares no memory with it."""
     import numpy as np

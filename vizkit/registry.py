@@ -18,7 +18,7 @@ from typing import Annotated, Any, Literal, ParamSpec, TypeVar, Union, get_args,
 
 from vizkit.errors import UsageError, did_you_mean
 from vizkit.results import Result, plain
-from vizkit.signatures import LAYOUTS, Between, Role
+from vizkit.signatures import LAYOUTS, SHARED, Between, Role
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -40,8 +40,22 @@ Seed = Annotated[int, Role("seed")]
 OnStep = Annotated[Callable[[int, int], None] | None, Role("on_step")]
 """Called with (steps done, steps in all)."""
 
+Aims = Annotated[Any, Role("aims")]
+"""Targets by position: one or several classes, units, differences; each becomes a picture."""
+Picture = Annotated[Any, Role("picture")]
+"""One picture, as in `Images`."""
+Styles = Annotated[Any, Role("styles")]
+"""One picture or several whose style is taken."""
+
+
+Steps = Annotated[int | None, SHARED["Steps"].help, SHARED["Steps"].between]
+Size = Annotated[int | None, SHARED["Size"].help, SHARED["Size"].between]
+Rate = Annotated[float | None, SHARED["Rate"].help, SHARED["Rate"].between]
+Snapshots = Annotated[int, SHARED["Snapshots"].help, SHARED["Snapshots"].between]
+Preview = Annotated[bool, SHARED["Preview"].help]
+
 Section = Literal["explain", "look inside", "paint", "judge"]
-Gives = Literal["heatmap", "sheet", "segmentation", "pictures", "scatter", "page"]
+Gives = Literal["heatmap", "sheet", "segmentation", "pictures", "scatter", "page", "painting"]
 
 
 @dataclass(frozen=True)

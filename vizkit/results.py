@@ -89,7 +89,7 @@ class Result:
 
     def save(self, path: str | os.PathLike[str], *, force: bool = False, **style: Any) -> None:
         """Write the picture (`.png`, `.jpg`, `.webp`), the record (`.json`) or, for what has one, the page
-        (`.html`), with its provenance inside.
+        (`.html`) or the film (`.gif`), with its provenance inside.
 
         A file that vizkit made is replaced, any other only with `force`. Raises `OutputError` or
         `UsageError`; what stood there before is then unchanged.
@@ -100,6 +100,8 @@ class Result:
             data = self.to_json().encode()
         elif kind == "HTML":
             data = self.html().encode()
+        elif kind == "GIF":
+            data = self.film()
         else:
             data = encode(self.picture(**style), kind, self.as_dict())
         atomic.write(path, data, force=force)
@@ -107,6 +109,10 @@ class Result:
     def html(self) -> str:
         """The result as a page that stands by itself. Raises `UsageError` for results that have none."""
         raise UsageError(f"{self.provenance.method or 'this'} makes no .html; use .png, .jpg, .webp or .json")
+
+    def film(self) -> bytes:
+        """The result as an animated GIF. Raises `UsageError` for results that have no frames."""
+        raise UsageError(f"{self.provenance.method or 'this'} makes no .gif; use .png, .jpg, .webp or .json")
 
     def as_dict(self) -> dict[str, Any]:
         """The record as plain JSON values, without the pixel data. The first key is vizkit's mark."""
@@ -173,7 +179,7 @@ def drawing(kind: type[Result]) -> "Callable[..., Image]":
 
 # --- files ---
 
-Format = Literal["PNG", "JPEG", "WEBP", "JSON", "HTML"]
+Format = Literal["PNG", "JPEG", "WEBP", "JSON", "HTML", "GIF"]
 _FORMATS: dict[str, Format] = {
     ".png": "PNG",
     ".jpg": "JPEG",
@@ -181,6 +187,7 @@ _FORMATS: dict[str, Format] = {
     ".webp": "WEBP",
     ".json": "JSON",
     ".html": "HTML",
+    ".gif": "GIF",
 }
 
 
@@ -213,6 +220,28 @@ def encode(image: "Image", kind: Format, record: Mapping[str, Any]) -> bytes:
         image.save(buffer, "JPEG", quality=93, subsampling=0, comment=comment)
     else:
         image.save(buffer, "WEBP", quality=93, method=4, xmp=f"{atomic.MARK} {text}".encode())
+    return buffer.getvalue()
+
+
+def encode_film(frames: "Sequence[Image]", seconds: float, record: Mapping[str, Any]) -> bytes:
+    """Frames as the bytes of an animated GIF that repeats, with the record in its comment."""
+    from PIL import Image as PILImage
+
+    # a palette of its own for every frame: colours drift in a long film
+    shown = [
+        f.quantize(256, PILImage.Quantize.MEDIANCUT, dither=PILImage.Dither.FLOYDSTEINBERG) for f in frames
+    ]
+    text = json.dumps(record, ensure_ascii=True, allow_nan=False)
+    buffer = io.BytesIO()
+    shown[0].save(
+        buffer,
+        "GIF",
+        save_all=True,
+        append_images=shown[1:],
+        duration=round(1000 * seconds),
+        loop=0,
+        comment=f"{atomic.MARK} {text}".encode(),
+    )
     return buffer.getvalue()
 
 

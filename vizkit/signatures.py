@@ -6,14 +6,26 @@
 import ast
 import re
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 METHODS_FOLDER = Path(__file__).parent / "methods"
 LAYOUTS = ("figure", "overlay", "map")
 """How a heat map can be drawn."""
-ROLES = ("model", "images", "index", "unit", "target", "layer", "seed", "on_step")
+ROLES = (
+    "model",
+    "images",
+    "index",
+    "unit",
+    "target",
+    "layer",
+    "seed",
+    "on_step",
+    "aims",
+    "picture",
+    "styles",
+)
 
 
 @dataclass(frozen=True)
@@ -51,6 +63,40 @@ class Parameter:
     default: Any = None
     choices: tuple[str, ...] = ()
     between: Between | None = None
+
+
+SHARED = {
+    "Steps": Parameter(
+        "",
+        None,
+        int,
+        "Steps of the optimiser; by itself what the recipe needs.",
+        None,
+        (),
+        Between(1, 100_000),
+    ),
+    "Size": Parameter(
+        "",
+        None,
+        int,
+        "Longer side in pixels; by itself what suits the technique.",
+        None,
+        (),
+        Between(16, 16_384),
+    ),
+    "Rate": Parameter("", None, float, "Step size; by itself the recipe's.", None, (), Between(1e-9, 1e9)),
+    "Snapshots": Parameter(
+        "",
+        None,
+        int,
+        "Write so many pictures of the way too, NAME.step00020.png and so on.",
+        None,
+        (),
+        Between(0, 10_000),
+    ),
+    "Preview": Parameter("", None, bool, "A smaller picture in fewer steps, within ten seconds."),
+}
+"""Options that several techniques have, with their help and range, by the name of their annotation."""
 
 
 @dataclass(frozen=True)
@@ -119,6 +165,8 @@ def _parameter(argument: ast.arg, default: ast.expr | None) -> Parameter:
     value = ast.literal_eval(default) if default is not None else None
     if isinstance(annotation, ast.Name) and (role := _role_of(annotation.id)):
         return Parameter(argument.arg, role=role, default=value)
+    if isinstance(annotation, ast.Name) and annotation.id in SHARED:
+        return replace(SHARED[annotation.id], name=argument.arg, default=value)
     if not isinstance(annotation, ast.Subscript) or not isinstance(annotation.slice, ast.Tuple):
         raise ValueError(f"option {argument.arg!r} needs Annotated[type, 'help']")
     kind, text, *rest = annotation.slice.elts

@@ -85,6 +85,14 @@ class PeakTarget(Target):
         return f"{self.layer}:{self.channel},max"
 
 
+def channels_first(maps: Tensor, layer: str) -> Tensor:
+    """A layer's output with the channels in the second place; in tokens they are in the last."""
+    if maps.ndim < 2 or not maps.is_floating_point():
+        raise UsageError(f"layer {layer!r} gives {maps.dtype} {tuple(maps.shape)}: no channels to choose")
+    last = maps.ndim == 3 or (maps.ndim == 4 and maps.shape[1] == maps.shape[2] != maps.shape[3])
+    return maps.movedim(-1, 1) if last else maps
+
+
 def _channel(layer: str, channel: int, captured: Mapping[str, Tensor]) -> Tensor:
     """(N, ...) activations of a channel, the channels being in the second or, in tokens, the last place."""
     maps = captured.get(layer)
@@ -92,10 +100,7 @@ def _channel(layer: str, channel: int, captured: Mapping[str, Tensor]) -> Tensor
         name, _, call = layer.partition("#")
         times = f" {call} times" if call else ""
         raise UsageError(f"layer {name!r} does not run{times} when this model does; choose another")
-    if maps.ndim < 2 or not maps.is_floating_point():
-        raise UsageError(f"layer {layer!r} gives {maps.dtype} {tuple(maps.shape)}: no channels to choose")
-    last = maps.ndim == 3 or (maps.ndim == 4 and maps.shape[1] == maps.shape[2] != maps.shape[3])
-    maps = maps.movedim(-1, 1) if last else maps
+    maps = channels_first(maps, layer)
     if channel >= maps.shape[1]:
         count = maps.shape[1]
         raise UsageError(f"layer {layer!r} has {count} channels (0 to {count - 1}), not {channel}")

@@ -10,7 +10,7 @@ from PIL import Image as PILImage
 from torch import Tensor
 
 from vizkit.errors import ImageError, UsageError
-from vizkit.images import Photo, read_image, to_tensor
+from vizkit.images import Photo, read_image, to_pillow, to_tensor
 from vizkit.results import Box
 from vizkit.sessions import is_finite
 
@@ -42,15 +42,15 @@ class Preprocessing:
         """Output size (height, width) and the box of a width x height photograph that it shows."""
         if self.size is None:
             whole = (0.0, 0.0, float(width), float(height))
-            return (height, width) if self.resize is None else self._resized(width, height), whole
+            return (height, width) if self.resize is None else self.resized(width, height), whole
         rows, columns = self.size
-        tall, wide = self._resized(width, height)
+        tall, wide = self.resized(width, height)
         # whole pixels, rounded as torchvision's centre crop does
         top, left = round((tall - rows) / 2.0), round((wide - columns) / 2.0)
         x, y = width / wide, height / tall
         return self.size, (left * x, top * y, (left + columns) * x, (top + rows) * y)
 
-    def _resized(self, width: int, height: int) -> tuple[int, int]:
+    def resized(self, width: int, height: int) -> tuple[int, int]:
         """(height, width) after the resize, before the crop."""
         resize = self.resize if self.resize is not None else max(self.size or (0, 0))
         if isinstance(resize, tuple):
@@ -89,7 +89,7 @@ def prepare(image: Any, preprocessing: Preprocessing, channels: int) -> Prepared
         return image
     if isinstance(image, Tensor):
         return _prepare_tensor(image, preprocessing, channels)
-    photo = image if isinstance(image, Photo) else read_image(_pillow(image))
+    photo = image if isinstance(image, Photo) else read_image(pillow_of(image))
     if preprocessing.function is not None:
         return _prepare_by_function(photo, preprocessing.function)
     return _prepare_photo(photo, preprocessing, channels)
@@ -162,13 +162,14 @@ def _prepare_tensor(image: Tensor, preprocessing: Preprocessing, channels: int) 
     height, width = pixels.shape[1:]
     box = preprocessing.geometry(width, height)[1]
     shown, shown_box = _for_drawing(_viewable(pixels), box)
-    return Prepared(_resize_tensor(pixels, preprocessing), shown, shown_box, "tensor")
+    return Prepared(resize_tensor(pixels, preprocessing), shown, shown_box, "tensor")
 
 
-def _resize_tensor(pixels: Tensor, preprocessing: Preprocessing) -> Tensor:
+def resize_tensor(pixels: Tensor, preprocessing: Preprocessing) -> Tensor:
+    """Pixels (C, H, W) through resize and crop, differentiably; what lies outside is zero."""
     assert preprocessing.size is not None  # noqa: S101 - for the type checker; the caller has looked
     rows, columns = preprocessing.size
-    tall, wide = preprocessing._resized(pixels.shape[2], pixels.shape[1])
+    tall, wide = preprocessing.resized(pixels.shape[2], pixels.shape[1])
     mode = "bilinear" if preprocessing.interpolation == "bilinear" else "bicubic"
     resized = F.interpolate(pixels[None], (tall, wide), mode=mode, antialias=True)[0]
     resized = resized.clamp(pixels.min(), pixels.max())  # bicubic overshoots at edges
@@ -191,11 +192,10 @@ def _viewable(pixels: Tensor) -> PILImage.Image:
         low, high = float(pixels.min()), float(pixels.max())
     if low < 0 or high > 1:
         pixels = (pixels - low) / max(high - low, 1e-12)
-    bytes_ = (pixels.clamp(0, 1) * 255).round().to(torch.uint8).expand(3, -1, -1)
-    return PILImage.fromarray(bytes_.permute(1, 2, 0).cpu().contiguous().numpy(), "RGB")
+    return to_pillow(pixels)
 
 
-def _pillow(image: Any) -> Any:
+def pillow_of(image: Any) -> Any:
     """An array (H, W) or (H, W, 3 or 4) of uint8 as a PIL image; anything else as it is."""
     if type(image).__module__ != "numpy" or not hasattr(image, "dtype"):
         return image

@@ -1,0 +1,272 @@
+"""The one loop that paints: canvas -> views -> network -> objective -> a step uphill, again and again."""
+
+import contextlib
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+import torch
+from torch import Tensor
+
+from vizkit.errors import ModelError
+from vizkit.paint.canvases import Canvas
+from vizkit.paint.objectives import Objective
+from vizkit.paint.redirect import redirected_relus
+from vizkit.paint.regularizers import Classic
+from vizkit.paint.seeing import Eye, Seen, open_eye
+from vizkit.paint.transforms import Views
+from vizkit.zoo import VisionModel
+
+Optimiser = Literal["adam", "nadam", "normalised", "lbfgs"]
+State = Mapping[str, list[Tensor]]
+"""Adam's averages of gradients and of their squares, a tensor a parameter, and its count of steps."""
+OnStep = Callable[[int, int], None] | None
+
+
+@dataclass(frozen=True)
+class Plan:
+    """How a canvas is painted.
+
+    steps: how many evaluations. rate: the optimiser's step size. views: what the net is shown.
+    classic: regularisers of the picture between steps. redirect: ReLUs pass otherwise stopped gradients for
+    so many first steps. before: layers that are activations are read at their input. average: share of the
+    running mean of iterates that is kept a step (0: the last iterate is the result). snapshots: so many
+    pictures of the way, evenly spread. optimiser: "normalised" follows the gradient divided by its mean
+    magnitude, so that the rate is in units of the parameters; "lbfgs" makes one evaluation a step.
+    patience: stop when the smoothed objective has not risen for so many steps (0: never). falling: the rate
+    falls to this share of itself along a half cosine.
+    """
+
+    steps: int
+    rate: float
+    optimiser: Optimiser = "adam"
+    views: Views = field(default_factory=Views)
+    classic: Classic | None = None
+    redirect: int = 0
+    before: bool = False
+    average: float = 0.0
+    snapshots: int = 0
+    patience: int = 0
+    falling: float = 1.0
+
+
+@dataclass(frozen=True, eq=False)
+class Painting:
+    """What came of it, on the CPU.
+
+    pictures: (N, 3, H, W) in [0, 1]. history: (steps, N) values of the objective. snapshots: (step, pictures)
+    pairs. stopped: why it ended before the last step ("" if it did not).
+    """
+
+    pictures: Tensor
+    history: Tensor
+    snapshots: Sequence[tuple[int, Tensor]] = ()
+    stopped: str = ""
+    state: dict[str, list[Tensor]] | None = None
+
+    @property
+    def steps(self) -> int:
+        """Steps that were made."""
+        return len(self.history)
+
+
+def paint(
+    model: VisionModel,
+    canvas: Canvas,
+    objective: Objective,
+    plan: Plan,
+    *,
+    generator: torch.Generator,
+    on_step: OnStep = None,
+    stop: Callable[[Seen], bool] | None = None,
+    state: "State | None" = None,
+) -> Painting:
+    """Paint; call it inside a `session` of the model.
+
+    `stop` ends the painting when it says so of what is seen. Ctrl-C ends it too: what is painted so far is
+    the result, and `stopped` says so. `state`: Adam's averages to go on with. Raises `ModelError` when
+    values stop being finite.
+    """
+    with open_eye(model, objective.layers, output=objective.output, before=plan.before) as eye:
+        loop = _Loop(eye, canvas, objective, plan, generator)
+        if state is not None:
+            _put_state(loop.optimiser, canvas.parameters, state)
+        return loop.run(on_step, stop)
+
+
+class _Loop:
+    """The state of one painting."""
+
+    def __init__(
+        self, eye: Eye, canvas: Canvas, objective: Objective, plan: Plan, generator: torch.Generator
+    ) -> None:
+        self.eye, self.canvas, self.objective, self.plan = eye, canvas, objective, plan
+        self.generator = generator
+        self.optimiser = _optimiser(plan, canvas.parameters)
+        self.history: list[Tensor] = []
+        self.snapshots: list[tuple[int, Tensor]] = []
+        self.mean = _Mean(canvas.parameters, plan.average) if plan.average else None
+        self.seen: Seen | None = None
+
+    def run(self, on_step: OnStep, stop: Callable[[Seen], bool] | None) -> Painting:
+        plan, stopped = self.plan, ""
+        wanted = _spread(plan.steps, plan.snapshots)
+        try:
+            for step in range(1, plan.steps + 1):
+                self._step(step)
+                if on_step is not None:
+                    on_step(step, plan.steps)
+                if step in wanted:
+                    self.snapshots.append((step, self._picture()))
+                if stop is not None and self.seen is not None and stop(self.seen):
+                    stopped = "the goal was reached"
+                elif plan.patience and _stalls(self.history, plan.patience):
+                    stopped = f"no progress in {plan.patience} steps"
+                if stopped:
+                    break
+        except KeyboardInterrupt:
+            stopped = "interrupted"
+        values = torch.stack(self.history).cpu() if self.history else torch.empty(0, 0)
+        state = _state_of(self.optimiser, self.canvas.parameters)
+        return Painting(self._picture(), values, tuple(self.snapshots), stopped, state)
+
+    def _step(self, step: int) -> None:
+        plan = self.plan
+        share = (1 + torch.cos(torch.tensor(torch.pi * (step - 1) / plan.steps)).item()) / 2
+        for group in self.optimiser.param_groups:
+            group["lr"] = plan.rate * (plan.falling + (1 - plan.falling) * share)
+
+        self.canvas.advance((step - 1) / plan.steps)
+
+        def closure() -> float:
+            value, gradients = self.evaluate(redirect=step <= plan.redirect)
+            for parameter, gradient in zip(self.canvas.parameters, gradients, strict=True):
+                parameter.grad = gradient
+            self.history.append(value)
+            return -float(value.sum())
+
+        self.optimiser.step(closure)
+        if plan.classic is not None:
+            pixels = self.canvas.parameters[0]
+            with torch.no_grad():
+                gradient = pixels.grad if pixels.grad is not None else torch.zeros_like(pixels)
+                pixels.copy_(plan.classic(pixels, gradient, step))
+        self.canvas.settle()
+        if self.mean is not None:
+            self.mean.add(self.canvas.parameters)
+
+    def evaluate(self, *, redirect: bool) -> tuple[Tensor, list[Tensor]]:
+        """(N,) the objective, and the gradient of its negative to each of the canvas's parameters."""
+        picture = self.canvas.picture()
+        view = self.plan.views(picture, self.generator).contiguous(memory_format=torch.channels_last)
+        with redirected_relus() if redirect else contextlib.nullcontext():
+            self.seen = self.eye(picture, view)
+        value = self.objective(self.seen)
+        loss = -value.sum()
+        if not loss.requires_grad:
+            raise ModelError("the objective has no gradient to the picture: the model detaches or rounds")
+        gradients = torch.autograd.grad(loss, self.canvas.parameters, allow_unused=True)
+        if not bool(torch.isfinite(value).all()):
+            raise ModelError("the objective is NaN or infinite; try a smaller rate or another layer")
+        if any(g is None for g in gradients):
+            raise ModelError("the objective does not depend on the picture")
+        if self.plan.optimiser == "normalised":
+            return value.detach(), [normalised(g) for g in gradients]
+        return value.detach(), [g.detach() for g in gradients]
+
+    def _picture(self) -> Tensor:
+        self.canvas.advance(1.0)
+        with torch.no_grad(), self.mean.shown(self.canvas.parameters) if self.mean else _nothing():
+            return self.canvas.picture().clamp(0, 1).float().cpu().clone()
+
+
+def normalised(gradient: Tensor) -> Tensor:
+    """A gradient (N, ...) divided by its mean magnitude in each picture (Mordvintsev et al. 2015)."""
+    scale = gradient.abs().flatten(1).mean(1).clamp(min=1e-12)
+    return gradient / scale.view(-1, *[1] * (gradient.ndim - 1))
+
+
+@contextlib.contextmanager
+def _nothing() -> Iterator[None]:
+    yield
+
+
+class _Mean:
+    """The running mean of iterates, without the bias towards its start (Adam's correction)."""
+
+    def __init__(self, parameters: Sequence[Tensor], keep: float) -> None:
+        self.keep, self.count = keep, 0
+        self.sums = [torch.zeros_like(p, requires_grad=False) for p in parameters]
+
+    def add(self, parameters: Sequence[Tensor]) -> None:
+        """Take in the current iterate."""
+        self.count += 1
+        for total, parameter in zip(self.sums, parameters, strict=True):
+            total.lerp_(parameter.detach(), 1 - self.keep)
+
+    @contextlib.contextmanager
+    def shown(self, parameters: Sequence[Tensor]) -> Iterator[None]:
+        """The mean stands in the parameters' place for the length of the block."""
+        if not self.count:
+            yield
+            return
+        kept = [p.detach().clone() for p in parameters]
+        for parameter, total in zip(parameters, self.sums, strict=True):
+            parameter.copy_(total / (1 - self.keep**self.count))
+        yield
+        for parameter, value in zip(parameters, kept, strict=True):
+            parameter.copy_(value)
+
+
+def _optimiser(plan: Plan, parameters: list[Tensor]) -> torch.optim.Optimizer:
+    if plan.optimiser == "lbfgs":
+        return torch.optim.LBFGS(parameters, lr=plan.rate, max_iter=1, history_size=50)
+    kinds: dict[str, Any] = {"adam": torch.optim.Adam, "nadam": torch.optim.NAdam}
+    kinds["normalised"] = torch.optim.SGD
+    made: torch.optim.Optimizer = kinds[plan.optimiser](parameters, lr=plan.rate)
+    return made
+
+
+_AVERAGES = ("exp_avg", "exp_avg_sq")
+
+
+def _state_of(
+    optimiser: torch.optim.Optimizer, parameters: Sequence[Tensor]
+) -> dict[str, list[Tensor]] | None:
+    """Adam's averages, None for other optimisers."""
+    kept = [optimiser.state.get(p, {}) for p in parameters]
+    if not all(name in entry for entry in kept for name in _AVERAGES):
+        return None
+    return {name: [entry[name] for entry in kept] for name in _AVERAGES}
+
+
+def _put_state(optimiser: torch.optim.Optimizer, parameters: Sequence[Tensor], state: State) -> None:
+    """Begin with these averages. Where a parameter is new (zero average) the largest known square stands in.
+
+    A square of zero would make the first step there as long as the rate whatever the gradient.
+    """
+    for k, parameter in enumerate(parameters):
+        average, square = (state[name][k].clone() for name in _AVERAGES)
+        fresh = square <= 0
+        known = square[~fresh]
+        if known.numel():
+            square[fresh] = known.median()
+        optimiser.state[parameter] = {
+            "step": torch.tensor(100.0),  # past the correction of the start
+            "exp_avg": average,
+            "exp_avg_sq": square,
+        }
+
+
+def _spread(steps: int, count: int) -> set[int]:
+    """`count` step numbers, evenly spread, the last step among them."""
+    return {round(steps * (k + 1) / count) for k in range(min(count, steps))}
+
+
+def _stalls(history: Sequence[Tensor], patience: int) -> bool:
+    """Whether the mean over the last `patience` steps is no higher than over those before, for all."""
+    if len(history) < 2 * patience or len(history) % patience:
+        return False
+    late = torch.stack(list(history[-patience:])).mean(0)
+    early = torch.stack(list(history[-2 * patience : -patience])).mean(0)
+    return bool((late <= early + 1e-4 * early.abs()).all())
