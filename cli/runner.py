@@ -41,6 +41,7 @@ class Job:
         self.outputs: list[str] = []
         self.failed: list[tuple[Task, VizkitError]] = []
         self.done = 0
+        self.judged = 0
         self.unreached = 0
         self.interrupted = False
         self.computed = False
@@ -244,6 +245,7 @@ class Job:
         written += [task.raw] if task.raw is not None else []
         written += [task.sheet] if task.sheet is not None else []
         self.outputs += written
+        self.judged += "success" in record
         self.unreached += record.get("success") is False
         if self.given["as_json"]:
             self.records.append(record | {"outputs": written})
@@ -267,9 +269,9 @@ class Job:
             one = self.records[0] if not self.several and self.records else whole
             text = json.dumps(one, indent=2, ensure_ascii=False, allow_nan=False)
             atomic.write_stdout((text + "\n").encode(errors="backslashreplace"))
-        if (self.paints and "success" in (self.records or [{}])[0]) or self.unreached:
-            reached = self.done - self.unreached
-            print(f"vizkit: {reached} of {self.done} pictures reached their goal", file=sys.stderr)
+        if self.judged and not self.given["quiet"]:
+            reached = self.judged - self.unreached
+            print(f"vizkit: {reached} of {self.judged} pictures reached their goal", file=sys.stderr)
         if self.failed:
             names = ", ".join(one_line(t.name) for t, _ in self.failed[:5])
             more = f" and {len(self.failed) - 5} more" if len(self.failed) > 5 else ""

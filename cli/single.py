@@ -119,11 +119,11 @@ def _run(signature: Signature, **given: Any) -> int:
     """Check the output, compute, write, report; nothing heavy is imported before the output is known good."""
     command = signature.name.replace("_", "-")
     out = given["out"] or _default_output(signature, given, command)
+    _check_pictures(signature, given)
     _check_output(signature, out, given)
     from vizkit.cli.progress import bar
     from vizkit.cli.runner import load_model, npy_bytes, technique
 
-    _check_pictures(signature, given)
     inputs = [_given(p, given, load_model) for p in _inputs(signature)]
     roles = (None, "seed", "layer")
     keywords: dict[str, Any] = {p.name: given[p.name] for p in signature.parameters if p.role in roles}

@@ -20,7 +20,7 @@ FILES = sorted([*(ROOT / "vizkit").rglob("*.py"), *(ROOT / "cli").rglob("*.py")]
 # from the ground up: a file imports from its own layer and those before it
 LAYERS = [
     ["errors", "atomic", "fingerprint", "signatures", "tensorfiles"],
-    ["results", "tables", "compounds", "pictures", "scatters", "summaries", "paintings"],
+    ["results", "tables", "compounds", "pictures", "scatters", "summaries", "paintings", "curves"],
     ["embedding"],
     [
         *("sessions", "receptive", "coordinates", "coordinate_rules", "layernames", "hooks", "targets"),
@@ -38,7 +38,7 @@ LAYERS = [
         "mapstats",
         "zoo",
     ],
-    ["charts", "site", "origin", "kernels"],
+    ["charts", "curve_drawing", "site", "origin", "kernels"],
     ["failures", "masks", "incremental"],
     ["runs"],
     ["spatial"],
@@ -47,6 +47,7 @@ LAYERS = [
     ["gradients", "cams", "explain"],
     ["scanning"],
     ["paint"],
+    ["feedforward"],
     ["registry"],
     ["specs"],
     ["evaluation"],

@@ -28,7 +28,13 @@ _HOMES = {
     "scan": "vizkit.scanning.scanner",
     "merge_index": "vizkit.scanning.scanner",
     "Index": "vizkit.scanning.index",
+    "train_fast_style": "vizkit.feedforward.styling",
+    "fast_style": "vizkit.feedforward.styling",
+    "FastStyle": "vizkit.feedforward.styling",
+    "train_prior": "vizkit.feedforward.prior",
     "Pictures": "vizkit.pictures",
+    "Painting": "vizkit.paintings",
+    "Curves": "vizkit.curves",
     "VizkitError": "vizkit.errors",
 }
 """Public name -> the module it lives in; the techniques are added from `vizkit/methods/`."""

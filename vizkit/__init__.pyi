@@ -1,9 +1,14 @@
 # Made by `python -m tests.stubs`.
 from vizkit.compounds import Segmentation as Segmentation
 from vizkit.compounds import Sheet as Sheet
+from vizkit.curves import Curves as Curves
 from vizkit.errors import VizkitError as VizkitError
 from vizkit.evaluation.checking import check_method as check_method
 from vizkit.evaluation.judging import evaluate as evaluate
+from vizkit.feedforward.prior import train_prior as train_prior
+from vizkit.feedforward.styling import FastStyle as FastStyle
+from vizkit.feedforward.styling import fast_style as fast_style
+from vizkit.feedforward.styling import train_fast_style as train_fast_style
 from vizkit.folders import walk_images as walk_images
 from vizkit.hooks import capture as capture
 from vizkit.hooks import relu_rule as relu_rule
@@ -35,6 +40,7 @@ from vizkit.methods.style_transfer import style_transfer as style_transfer
 from vizkit.methods.summary import summary as summary
 from vizkit.methods.texture import texture as texture
 from vizkit.methods.unit_image import unit_image as unit_image
+from vizkit.paintings import Painting as Painting
 from vizkit.pictures import Pictures as Pictures
 from vizkit.results import Heatmap as Heatmap
 from vizkit.scanning.index import Index as Index

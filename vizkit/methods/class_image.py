@@ -5,6 +5,7 @@ from dataclasses import replace
 from typing import Annotated, Any, Literal
 
 from vizkit.errors import UsageError
+from vizkit.feedforward.prior import load_prior, paint_latent
 from vizkit.paint.objectives import class_logit, class_probability, of_target
 from vizkit.paint.recipes import Brief, begin, chunks, paint_classic, paint_modern
 from vizkit.paint.studio import naturalness, painted, part_of, predictions, probability_of, three_colours
@@ -36,6 +37,7 @@ def class_image(
         Literal["modern", "classic"],
         "Modern: Fourier canvas, views, the net's statistics. Classic: pixels, decay, blur, clipping.",
     ] = "modern",
+    prior: Annotated[str | None, "Paint with the decoder in this file, made by `vizkit prior train`."] = None,
     photo: Annotated[str | None, "Start from this photograph and bring the class out in it."] = None,
     count: Annotated[int, "Pictures of each target, from different beginnings.", Between(1, 64)] = 1,
     steps: Steps = None,
@@ -58,6 +60,9 @@ def class_image(
     model = three_colours(as_model(model))
     targets = _targets(model, target, count)
     brief = Brief(photo, steps, size, rate, snapshots, preview, seed)
+    if prior is not None and (photo is not None or recipe == "classic"):
+        raise UsageError("--prior paints in codes: it goes with neither --photo nor --recipe classic")
+    decoder = None if prior is None else load_prior(prior, model)
     weights = model.fingerprint
     parts = []
     with session(model.module):
@@ -65,9 +70,12 @@ def class_image(
         for number, group in enumerate(groups):
             progress = part_of(on_step, number, len(groups))
             seeds = [brief.seed + k % count for k in group]
-            start = begin(model, brief, seeds)
-            paint = paint_classic if recipe == "classic" else paint_modern
-            parts.append(paint(model, start, brief, _objective([targets[k] for k in group]), progress))
+            goal = _objective([targets[k] for k in group])
+            if decoder is not None:
+                parts.append(paint_latent(model, decoder, seeds, brief, goal, progress))
+            else:
+                paint = paint_classic if recipe == "classic" else paint_modern
+                parts.append(paint(model, begin(model, brief, seeds), brief, goal, progress))
             if parts[-1].stopped == "interrupted":
                 break
         done = targets[: sum(len(p.pictures) for p in parts)]

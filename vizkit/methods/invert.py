@@ -43,7 +43,7 @@ from vizkit.signatures import Between
 from vizkit.zoo import VisionModel, as_model
 
 COARSE = 0.1
-"""Cycles a pixel with which the Fourier canvas begins: shapes before textures."""
+"""Cycles a pixel with which the canvas begins for layers of stride 8 and more: shapes come first."""
 
 
 @method(
@@ -64,7 +64,7 @@ def invert(
     ] = "fourier",
     pooled: Annotated[bool, "Keep only the layer's mean over all positions."] = False,
     variation: Annotated[
-        float | None, "Weight of the total variation. [default: by the canvas]", Between(0, 1e6)
+        float | None, "Weight of the total variation. [default: by the layer's stride]", Between(0, 1e6)
     ] = None,
     colour: Annotated[float, "Weight of the picture's mean colour and contrast.", Between(0, 1e6)] = 1.0,
     rows: Annotated[int, "Layers on the sheet that is made without --layer.", Between(1, 64)] = 8,
@@ -87,11 +87,10 @@ def invert(
     model = three_colours(as_model(model))
     photos, many = photographs(image)
     weights = model.fingerprint
-    usual = {"fourier": 0.1, "pixels": 0.5}[canvas]
     asked = _Asked(
         canvas,
         pooled,
-        usual if variation is None else variation,
+        variation,
         colour,
         steps,
         rate,
@@ -122,7 +121,7 @@ class _Asked:
 
     canvas: str
     pooled: bool
-    variation: float
+    variation: float | None
     colour: float
     steps: int | None
     rate: float | None
@@ -130,7 +129,7 @@ class _Asked:
     preview: bool
     seed: int
 
-    def begin(self, pixels: Tensor) -> tuple[Canvas, Plan]:
+    def begin(self, pixels: Tensor, stride: float) -> tuple[Canvas, Plan]:
         """A grey canvas of the photograph's size, and how it is painted."""
         generator = seeded_generator(self.seed)
         size = pixels.shape[2], pixels.shape[3]
@@ -138,7 +137,7 @@ class _Asked:
         if self.canvas == "fourier":
             start = flat(1, size).to(pixels)
             plan = Plan(steps, self.rate or 0.05, snapshots=self.snapshots, falling=0.1)
-            return Fourier(start, generator=generator, coarse=COARSE), plan
+            return Fourier(start, generator=generator, coarse=COARSE if stride >= 8 else 0.0), plan
         start = noise(1, size, generator=generator, strength=0.05).to(pixels)
         return Pixels(start), Plan(steps, self.rate or 0.02, snapshots=self.snapshots, falling=0.1)
 
@@ -156,8 +155,9 @@ def _inverted(
         features = {name: eye(pixels).layers[name].detach() for name in names}
     parts, records, captions = [], [], []
     for number, name in enumerate(names):
-        start, plan = asked.begin(pixels)
-        goal = _goal(name, features[name], pixels, asked)
+        stride = stride_of(features[name], pixels)
+        start, plan = asked.begin(pixels, stride)
+        goal = _goal(name, features[name], pixels, asked, stride)
         progress = part_of(on_step, number, len(names))
         parts.append(
             paint(model, start, goal, plan, generator=seeded_generator(asked.seed + 1), on_step=progress)
@@ -186,10 +186,18 @@ def _inverted(
     )
 
 
-def _goal(name: str, features: Tensor, pixels: Tensor, asked: _Asked) -> Objective:
+def stride_of(features: Tensor, pixels: Tensor) -> float:
+    """Pixels from one position of a layer to the next; of a layer without positions 32."""
+    return pixels.shape[2] / max(1, features.shape[2]) if features.ndim == 4 else 32.0
+
+
+def _goal(name: str, features: Tensor, pixels: Tensor, asked: _Asked, stride: float) -> Objective:
     """The features, and what they say nothing of: smoothness, colours, contrast."""
     wanted = pooled_content(name, features) if asked.pooled else content(name, features)
-    goal = wanted - asked.variation * total_variation()
+    variation = asked.variation
+    if variation is None:  # the coarser a layer, the less it says of what is fine
+        variation = (0.01 if asked.canvas == "fourier" else 0.05) * stride
+    goal = wanted - variation * total_variation()
     if asked.canvas == "pixels":
         return goal - 0.01 * norm(6.0)
     return goal + asked.colour * colours(*(t[0] for t in colour_statistics(pixels)))

@@ -9,11 +9,12 @@ import torch
 from vizkit.errors import UsageError
 from vizkit.fingerprint import Fingerprint
 from vizkit.paint import objectives
+from vizkit.paint.canvases import Phases
 from vizkit.paint.loop import Painting as Painted
 from vizkit.paint.objectives import Objective
 from vizkit.paint.recipes import Brief, begin, chunks, paint_classic, paint_modern
 from vizkit.paint.seeing import full_name, open_eye
-from vizkit.paint.studio import naturalness, painted, part_of, three_colours
+from vizkit.paint.studio import naturalness, painted, part_of, seeded_generator, three_colours
 from vizkit.paintings import Painting
 from vizkit.registry import Model, OnStep, Preview, Rate, Seed, Size, Snapshots, Steps, Unit, method
 from vizkit.sessions import session
@@ -21,6 +22,9 @@ from vizkit.signatures import Between
 from vizkit.targetspecs import parse_target
 from vizkit.units import UnitTarget, channels_first
 from vizkit.zoo import VisionModel, as_model
+
+STRENGTH = 8.0
+"""Weight of the response, in standard deviations, beside smoothness, contrast and statistics."""
 
 
 @method(
@@ -69,7 +73,8 @@ def unit_image(
         paint = paint_classic if recipe == "classic" else paint_modern
         parts = []
         for number, (aim, seeds) in enumerate(groups):
-            goal = aim.objective() + (diversity * objectives.diversity(aim.layer) if diversity else 0)
+            goal = (STRENGTH / _spread(model, aim, before)) * aim.objective()
+            goal = goal + (diversity * objectives.diversity(aim.layer) if diversity else 0)
             start = begin(model, brief, [seed + s for s in seeds])
             parts.append(paint(model, start, brief, goal, part_of(on_step, number, len(groups)), before))
             if parts[-1].stopped == "interrupted":
@@ -216,6 +221,17 @@ def _result(
         notes=["number: the response to the picture, and to plain grey"],
         details={"made": records},
     )
+
+
+def _spread(model: VisionModel, aim: Aim, before: bool) -> float:
+    """The standard deviation of the layer's values over noise with a photograph's spectrum.
+
+    Layers differ by orders of magnitude: divided by it their objectives weigh alike beside the regularisers.
+    """
+    canvas = Phases(1, model.input_shape[1:], generator=seeded_generator(0), device=model.device)
+    with torch.no_grad(), open_eye(model, [aim.layer], before=before) as eye:
+        values = eye(canvas.picture()).layers[aim.layer].float()
+    return max(float(values.std()), 1e-6)
 
 
 def _responses(model: VisionModel, aim: Aim, part: Painted) -> list[tuple[float, float]]:

@@ -172,7 +172,8 @@ class _Loop:
             raise ModelError("the objective does not depend on the picture")
         if self.plan.optimiser == "normalised":
             return value.detach(), [normalised(g) for g in gradients]
-        return value.detach(), [g.detach() for g in gradients]
+        # the view was in another memory layout, which L-BFGS does not understand
+        return value.detach(), [g.detach().contiguous() for g in gradients]
 
     def _picture(self) -> Tensor:
         self.canvas.advance(1.0)

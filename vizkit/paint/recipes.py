@@ -1,7 +1,7 @@
 """The two recipes for pictures from nothing, and what they begin with: grey, a photograph, or a generator."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import torch
 from torch import Tensor
@@ -16,11 +16,14 @@ from vizkit.paint.studio import Photograph, seeded_generator, with_longer
 from vizkit.paint.transforms import Views
 from vizkit.zoo import VisionModel
 
-MODERN_STEPS = 220
-SMOOTH, FADED, STATISTICS = 15.0, 22.0, 10.0
+MODERN_STEPS = 200
+SMOOTH, FADED, STATISTICS = 17.0, 25.0, 10.0
 """Weights of the total variation, of strong contrast and of the net's statistics beside a target's score."""
 
-SCALES = (0.55, 1.15)
+CLASS_VIEWS = Views(rotate=10, scale=(0.55, 1.15), jitter=0.03, mirror=True, noise=0.02)
+UNIT_VIEWS = Views(rotate=6, scale=(0.85, 1.1), jitter=0.04)
+"""Units of early layers change altogether with a little noise or another scale."""
+
 COARSE = 0.06
 """Cycles a pixel with which a picture from nothing begins."""
 
@@ -106,12 +109,13 @@ def paint_modern(
         canvas = Fourier(start.pictures, generator=start.generator, coarse=coarse)
         rate, optimiser = 0.05, "adam"
         whole = objective - SMOOTH * total_variation() - FADED * norm(4.0)
-        whole = whole + STATISTICS * own if own is not None else whole
+        # a unit may like what photographs are not: its own channel's statistics must be free to move
+        whole = whole + STATISTICS * own if own is not None and not before else whole
     plan = Plan(
         steps,
         brief.rate or rate,
         optimiser=optimiser,  # type: ignore[arg-type]
-        views=Views(rotate=10, scale=SCALES, jitter=0.03, mirror=True, noise=0.02, size=_seen(model)),
+        views=UNIT_VIEWS if before else replace(CLASS_VIEWS, size=_seen(model)),
         redirect=16 if before else 0,
         before=before,
         snapshots=brief.snapshots,

@@ -103,8 +103,9 @@ def read_layers(
     found: dict[str, float] = {}
     for part in filter(None, (p.strip() for p in text.split(","))):
         name, equals, weight = part.partition("=")
+        full = full_name(model.module, name.strip())
         try:
-            found[full_name(model.module, name.strip())] = float(weight) if equals else 1.0
+            found[full] = float(weight) if equals else 1.0
         except ValueError:
             raise UsageError(f"{part!r}: a layer's weight is a number, as in conv2=0.5") from None
     if not found or min(found.values()) < 0 or not sum(found.values()):

@@ -1,0 +1,57 @@
+"""Networks of ours in safetensors files, with what they are in the metadata."""
+
+import json
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from vizkit import __version__, atomic, tensorfiles
+from vizkit.errors import UsageError
+
+VERSION = 1
+"""Of the format: raised when older files can no longer be read as they are."""
+
+
+@dataclass(frozen=True)
+class Saved:
+    """What a file holds: its kind, its configuration, tensors by name."""
+
+    kind: str
+    config: Mapping[str, Any]
+    tensors: Mapping[str, Tensor]
+
+
+def save(path: str, kind: str, config: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> None:
+    """Write tensors with their kind and configuration, in one step. Raises what `atomic.write` raises."""
+    arrays = {name: t.detach().cpu().contiguous().numpy() for name, t in tensors.items()}
+    about = {"kind": kind, "format": VERSION, "config": config}
+    tensorfiles.write(path, arrays, {atomic.MARK: __version__, "network": json.dumps(about, sort_keys=True)})
+
+
+def load(path: str | os.PathLike[str], kind: str) -> Saved:
+    """Read a file of this kind. Raises `UsageError` for anything else, and for formats that are too new."""
+    name = os.fspath(path)
+    arrays, metadata = tensorfiles.read(name)
+    try:
+        about = json.loads(metadata["network"])
+        said, number, config = about["kind"], int(about["format"]), dict(about["config"])
+    except (KeyError, ValueError, TypeError):
+        raise UsageError(f"{name!r} holds no network that vizkit trained") from None
+    if said != kind:
+        raise UsageError(f"{name!r} is a {said}, not a {kind}")
+    if number > VERSION:
+        raise UsageError(f"{name!r} was written by a newer vizkit (format {number}); update vizkit")
+    return Saved(said, config, {key: torch.from_numpy(array.copy()) for key, array in arrays.items()})
+
+
+def fill(module: nn.Module, saved: Saved, name: str) -> None:
+    """Put a file's tensors into the module. Raises `UsageError` where they do not fit."""
+    own = module.state_dict()
+    wrong = [k for k, v in own.items() if k not in saved.tensors or saved.tensors[k].shape != v.shape]
+    if wrong:
+        raise UsageError(f"{name!r} does not hold {wrong[0]!r} as its configuration says; train it anew")
+    module.load_state_dict({k: saved.tensors[k] for k in own})
