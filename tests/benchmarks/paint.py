@@ -1,0 +1,387 @@
+"""Painting by numbers: `python -m tests.benchmarks.paint PART [ARGUMENT...]`; tables to stdout.
+
+step: one optimisation step beside a bare forward and backward pass, truncated at the layer.
+scales: multi-scale beside single-scale style transfer.
+classes [PRIOR]: class images of 20 classes judged by a second network.
+fool FOLDER: success on a folder of photographs, judged by files loaded again.
+dream: memory and seams at 4000 x 3000.
+texture: Gram distance beside a plain reference.
+style: losses of three pairs.
+fast FILE FOLDER: a trained network beside optimisation.
+"""
+
+import os
+import resource
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+import torch
+import torch.nn.functional as F
+
+import vizkit
+from tests.benchmarks.common import machine, medians, table
+from vizkit.images import to_pillow
+from vizkit.paint import objectives as o
+from vizkit.paint.canvases import Fourier, Pixels, flat, resized
+from vizkit.paint.choosing import content_layer, style_layers
+from vizkit.paint.grams import gram, style_loss, style_of
+from vizkit.paint.loop import Plan, _Loop
+from vizkit.paint.recipes import CLASS_VIEWS
+from vizkit.paint.seeing import open_eye
+from vizkit.paint.studio import Photograph, naturalness
+from vizkit.sessions import session
+
+CLASSES = [
+    *("ostrich", "tarantula", "monarch", "giant panda", "school bus", "volcano", "strawberry", "grand piano"),
+    *("goldfish", "flamingo", "zebra", "tiger", "lemon", "daisy", "castle", "balloon", "jellyfish", "pizza"),
+    *("hummingbird", "beacon"),
+]
+
+
+def sample(name):
+    import skimage
+    import sklearn
+
+    folders = [Path(skimage.__file__).parent / "data", Path(sklearn.__file__).parent / "datasets/images"]
+    return str(next(f / name for f in folders if (f / name).is_file()))
+
+
+# --- speed ---
+
+
+def bare(model, layers, view, output):
+    """A step's limit: the net up to its last layer and back, channels last, nothing else."""
+    leaf = view.detach().clone().contiguous(memory_format=torch.channels_last).requires_grad_()
+    with open_eye(model, layers, output=output) as eye:
+        eye(leaf)
+
+        def step():
+            seen = eye(leaf)
+            ends = [seen.layers[layers[-1]]] if layers else [seen.output]
+            torch.autograd.grad(ends[-1].sum(), leaf)
+
+        yield step
+
+
+def step(_arguments):
+    """Loop steps beside the bare passes of the same view."""
+    model = vizkit.load_model()
+    rows = []
+    generator = torch.Generator().manual_seed(0)
+    views = CLASS_VIEWS.__class__(**(vars(CLASS_VIEWS) | {"size": (224, 224)}))
+    vgg = vizkit.load_model("vgg19", random_weights=True)
+    style = styles_goal(vgg, 224)
+    cases = {
+        "lite0, class, batch 4": (
+            model,
+            o.class_probability([1, 2, 3, 4], log=True),
+            4,
+            Plan(1, 0.05, views=views),
+        ),
+        "lite0, _blocks.8._act0:3, batch 4": (
+            model,
+            o.channel("_blocks.8._act0", 3),
+            4,
+            Plan(1, 0.05, views=views),
+        ),
+        "lite0, class, batch 1": (model, o.class_probability([1], log=True), 1, Plan(1, 0.05, views=views)),
+        "VGG-19 (random), style + content, 224 px": (vgg, style, 1, Plan(1, 0.02, average=0.97)),
+    }
+    for name, (net, goal, count, plan) in cases.items():
+        with session(net.module):
+            start = flat(count, (224, 224))
+            canvas = Pixels(start) if plan.average else Fourier(start)
+            with open_eye(net, goal.layers, output=goal.output) as eye:
+                loop = _Loop(eye, canvas, goal, plan, generator)
+                loop._step(1)
+                for limit in bare(net, list(goal.layers), start, goal.output):
+                    found = medians({"bare": limit, "step": lambda loop=loop: loop._step(1)}, rounds=9)
+        ratio = found["step"][0] / found["bare"][0]
+        rows.append(
+            [name, f"{1000 * found['bare'][0]:.0f} ms", f"{1000 * found['step'][0]:.0f} ms", f"{ratio:.2f}"]
+        )
+    print(table(["step", "bare forward + backward", "one step", "ratio"], rows))
+
+
+def styles_goal(model, side):
+    layers = dict.fromkeys(style_layers(model), 1.0)
+    kept = content_layer(model)
+    picture = Photograph(sample("china.jpg")).fitted((side, side))
+    with open_eye(model, [*layers, kept]) as eye:
+        style = style_of(eye, [picture], [1.0])
+        with torch.no_grad():
+            features = eye(picture).layers[kept].detach()
+    return style_loss(style, layers) + 0.1 * o.content(kept, features)
+
+
+def scales(_arguments):
+    """CPU seconds to the single-scale final loss."""
+    from vizkit.methods import style_transfer as method
+
+    rows = []
+    size = 256
+    for name, sizes in (("one size", lambda size, **_: [size]), ("multi-scale", None)):
+        usual = method.sizes_up_to
+        if sizes is not None:
+            method.sizes_up_to = sizes
+        for steps in (300,) if sizes is not None else (60, 100, 150, 300):
+            begun = time.process_time()
+            result = vizkit.style_transfer(
+                "efficientnet_lite0", sample("chelsea.png"), sample("china.jpg"), size=size, steps=steps
+            )
+            seconds = time.process_time() - begun
+            d = result.details
+            total = d["style_loss"] + d["content_weight"] * d["content_loss"]
+            rows.append(
+                [
+                    name,
+                    str(steps),
+                    f"{seconds:.1f} s",
+                    f"{d['style_loss']:.4f}",
+                    f"{d['content_loss']:.3f}",
+                    f"{total:.4f}",
+                ]
+            )
+        method.sizes_up_to = usual
+    print(table(["", "steps", "CPU time", "style", "content", "style + weight x content"], rows))
+
+
+# --- pictures ---
+
+
+def classes(arguments):
+    """lite1, which had no part in it, names the class; contrast, burnt values, seconds."""
+    model, judge = vizkit.load_model(), vizkit.load_model("efficientnet_lite1")
+    kinds = {"modern": {}, "classic": {"recipe": "classic"}}
+    if arguments:
+        kinds["prior"] = {"prior": arguments[0]}
+    rows = []
+    for name, options in kinds.items():
+        begun = time.time()
+        result = vizkit.class_image(model, CLASSES, **options)
+        seconds = (time.time() - begun) / len(CLASSES)
+        right, share = 0, 0.0
+        for picture, label in zip(result.pictures, CLASSES, strict=True):
+            index = judge.labels.index(label)
+            with torch.no_grad():
+                out = judge(judge.prepare(to_pillow(picture)).pixels[None])
+            right += int(out.argmax()) == index
+            share += float(out.softmax(1)[0, index]) / len(CLASSES)
+        looks = [naturalness(p) for p in result.pictures]
+        contrast, burnt = (sum(n[k] for n in looks) / len(looks) for k in ("contrast", "burnt"))
+        most = max(n["burnt"] for n in looks)
+        rows.append(
+            [
+                name,
+                f"{right} of {len(CLASSES)}",
+                f"{share:.2f}",
+                f"{contrast:.3f}",
+                f"{100 * burnt:.1f} % (most {100 * most:.1f} %)",
+                f"{seconds:.1f} s",
+            ]
+        )
+        result.save(f"classes_{name}.webp", layout="figure", width=1400, force=True)
+    print(
+        table(
+            [
+                "recipe",
+                "lite1 says the class first",
+                "its mean probability",
+                "mean |x - 0.5|",
+                "burnt values",
+                "each",
+            ],
+            rows,
+        )
+    )
+
+
+def fool(arguments):
+    """Success on a folder, judged by loading the written files."""
+    model = vizkit.load_model()
+    files = [str(path) for path, _ in vizkit.walk_images(arguments[0])]
+    rows = []
+    with tempfile.TemporaryDirectory() as folder:
+        for target in (None, "koala"):
+            for epsilon, steps in (("2/255", 20), ("1/255", 100)):
+                begun, fooled, taken = time.time(), 0, []
+                for file in files:
+                    result = vizkit.fool(model, file, target=target, epsilon=epsilon, steps=steps)
+                    out = os.path.join(folder, "x.png")
+                    result.save(out, force=True)
+                    with torch.no_grad():
+                        says = model.labels[int(model(model.prepare(out).pixels[None]).argmax())]
+                    ok = says == target if target else says != result.details["before"]
+                    fooled += ok
+                    taken.append(result.details["steps"])
+                middle = sorted(taken)[len(taken) // 2]
+                rows.append(
+                    [
+                        target or "any other",
+                        epsilon,
+                        str(steps),
+                        f"{fooled} of {len(files)}",
+                        str(middle),
+                        f"{(time.time() - begun) / len(files):.2f} s",
+                    ]
+                )
+    print(table(["towards", "epsilon", "steps at most", "fooled", "median steps", "each"], rows))
+
+
+def dream(_arguments):
+    """Memory over what is there before, and the difference across tile borders."""
+    from vizkit.paint import dreaming
+
+    picture = resized(Photograph(sample("china.jpg")).pixels, (3000, 4000))[0]
+    vizkit.deepdream("efficientnet_lite0", picture[:, :128, :128], steps=1)
+    edges = []
+    plain = dreaming.windows
+
+    def noted(size, tile, shift):
+        found = list(plain(size, tile, shift))
+        edges.append(
+            (size, sorted({r.start for r, _ in found} - {0}), sorted({c.start for _, c in found} - {0}))
+        )
+        return iter(found)
+
+    dreaming.windows = noted
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    begun = time.time()
+    result = vizkit.deepdream("efficientnet_lite0", picture, steps=3, octaves=2)
+    seconds = time.time() - begun
+    more = (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) / 1024
+    dreaming.windows = plain
+    size, rows, columns = edges[-1]
+    x = result.pictures[0] - picture
+    down = (x[:, 1:] - x[:, :-1]).abs().mean((0, 2))
+    across = (x[:, :, 1:] - x[:, :, :-1]).abs().mean((0, 1))
+    border = torch.cat([down[[r - 1 for r in rows]], across[[c - 1 for c in columns]]]).mean()
+    inside = torch.cat([down, across]).mean()
+    print(
+        table(
+            ["size", "tile", "seconds", "additional memory", "across the last grid's borders / everywhere"],
+            [
+                [
+                    f"{size[1]} x {size[0]}",
+                    str(512),
+                    f"{seconds:.0f}",
+                    f"{more:.0f} MiB",
+                    f"{float(border / inside):.3f}",
+                ]
+            ],
+        )
+    )
+
+
+def texture(_arguments):
+    """Mean relative Gram distance after the same number of evaluations."""
+    model = vizkit.load_model()
+    layers = dict.fromkeys(style_layers(model), 1.0)
+    rows = []
+    for name in ("brick.png", "grass.png", "gravel.png"):
+        source = Photograph(sample(name)).at(256)
+        ours = vizkit.texture(model, sample(name), size=256, source_size=256, steps=300).details["made"][0]
+        plain = reference(model, layers, source, 300)
+        rows.append([name, f"{plain:.4f}", f"{ours['gram_distance_mean']:.4f}"])
+    print(table(["source, 300 evaluations", "plain (pixels, L-BFGS)", "vizkit"], rows))
+
+
+def reference(model, layers, source, steps):
+    """Gatys et al. 2015 as published: white noise, pixels, L-BFGS, the Gram losses of the layers alone."""
+    generator = torch.Generator().manual_seed(0)
+    pixels = torch.rand(source.shape, generator=generator).requires_grad_()
+    with session(model.module), open_eye(model, list(layers)) as eye:
+        with torch.no_grad():
+            wanted = {n: gram(m) for n, m in eye(source).layers.items()}
+        optimiser = torch.optim.LBFGS([pixels], lr=1.0, max_iter=1, history_size=100)
+
+        def loss():
+            seen = eye(pixels).layers
+            return sum(
+                (gram(seen[n]) - w).square().sum() / w.square().sum() for n, w in wanted.items()
+            ) / len(wanted)
+
+        def closure():
+            value = loss()
+            (pixels.grad,) = torch.autograd.grad(value, pixels)
+            return float(value.detach())
+
+        for _ in range(steps):
+            optimiser.step(closure)
+            with torch.no_grad():
+                pixels.clamp_(0, 1)
+        with torch.no_grad():
+            return float(loss())
+
+
+def style(_arguments):
+    """Style and content losses of three pairs."""
+    rows = []
+    for photo, look in (
+        ("chelsea.png", "china.jpg"),
+        ("astronaut.png", "flower.jpg"),
+        ("coffee.png", "hubble_deep_field.jpg"),
+    ):
+        begun = time.time()
+        result = vizkit.style_transfer("efficientnet_lite0", sample(photo), sample(look), size=384)
+        d = result.details
+        result.save(f"style_{photo}", layout="figure", force=True)
+        rows.append(
+            [
+                photo,
+                look,
+                f"{d['style_loss']:.4f}",
+                f"{d['content_loss']:.3f}",
+                f"{time.time() - begun:.0f} s",
+            ]
+        )
+    print(table(["photograph", "style", "style loss", "content loss", "wall time"], rows))
+
+
+def fast(arguments):
+    """One pass beside 500 steps at 256 px; losses on held-out photographs beside 100 steps."""
+    from vizkit.feedforward.pool import Pool
+    from vizkit.feedforward.styling import CONTENT, FastStyle, _style, goal_of
+
+    net, model = FastStyle(arguments[0]), vizkit.load_model()
+    held = Pool(arguments[1], 160).held[:8]
+    layers, kept = dict.fromkeys(style_layers(model), 1.0), content_layer(model)
+    generator = torch.Generator().manual_seed(0)
+    trained, optimised = [], []
+    with session(model.module), open_eye(model, [*layers, kept]) as eye:
+        learnt = _style(eye, Photograph(sample("china.jpg")), layers, 160, model)
+        for photo in held.split(1):
+            goals = goal_of(eye, learnt, layers, kept, photo, CONTENT)
+            goal = sum(goals.values())
+            with torch.no_grad():
+                trained.append(-float(goal(eye(net(photo, [1.0])))[0]))
+            from vizkit.paint.loop import paint
+
+            made = paint(
+                model, Fourier(photo, margin=0.08), goal, Plan(100, 0.05, falling=0.1), generator=generator
+            )
+            with torch.no_grad():
+                optimised.append(-float(goal(eye(made.pictures))[0]))
+        picture = F.interpolate(held[:1], (256, 256))
+        goal = sum(goal_of(eye, learnt, layers, kept, picture, CONTENT).values())
+        loop = _Loop(eye, Fourier(picture), goal, Plan(1, 0.05), generator)
+        found = medians({"pass": lambda: net(picture, [1.0]), "step": lambda: loop._step(1)}, rounds=7)
+    share = 500 * found["step"][0] / found["pass"][0]
+    print(
+        table(
+            ["", "mean loss, 8 held-out photographs, 160 px"],
+            [["one pass", f"{sum(trained) / 8:.3f}"], ["100 steps", f"{sum(optimised) / 8:.3f}"]],
+        )
+    )
+    one, other = (f"{1000 * found[name][0]:.0f} ms" for name in ("pass", "step"))
+    print(f"\none pass {one}, one step {other} at 256 px: 500 steps take {share:.0f} passes")
+
+
+PARTS = {f.__name__: f for f in (step, scales, classes, fool, dream, texture, style, fast)}
+
+if __name__ == "__main__":
+    torch.set_num_threads(int(os.environ.get("OMP_NUM_THREADS", "1")))
+    print(machine() + "\n")
+    PARTS[sys.argv[1]](sys.argv[2:])
