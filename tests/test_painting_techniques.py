@@ -365,3 +365,43 @@ def test_pictures_to_paint_on_are_checked(tiny, name):
             function(vizkit.wrap(tiny, size=32), wrong)
     with pytest.raises(UsageError, match="needs a net for RGB"):
         function(vizkit.wrap(nn.Conv2d(1, 2, 3)), torch.rand(3, 20, 20))
+
+
+def test_a_style_by_tiles_is_the_style_of_the_whole(lite0, sample):
+    """Value and gradient of the tiled objective are those of the whole picture, but for the tiles' edges."""
+    from vizkit.paint.grams import colour_loss, style_loss, style_of
+    from vizkit.paint.objectives import content, total_variation
+    from vizkit.paint.tiling import TiledStyle, tiles
+
+    net = nn.Sequential(
+        nn.Conv2d(3, 6, 3, padding=1), nn.ReLU(), nn.AvgPool2d(2), nn.Conv2d(6, 5, 3, padding=1)
+    )
+    model = vizkit.wrap(net)
+    generator = torch.Generator().manual_seed(0)
+    photo, picture, look = (
+        torch.rand(1, 3, *s, generator=generator) for s in ((230, 300), (230, 300), (64, 80))
+    )
+    layers, kept = {"1": 1.0, "3": 0.5}, {"3": 1.0}
+    with open_eye(model, list(layers)) as eye:
+        style = style_of(eye, [look], [1.0])
+        features = eye(photo).layers["3"].detach()
+    rest = colour_loss(style) - 0.1 * total_variation()
+    tiled = TiledStyle(model, style, layers, kept, photo, 0.3, rest, 96, generator)
+    value, gradient = tiled(picture)
+    leaf = picture.clone().requires_grad_()
+    with open_eye(model, list(layers)) as eye:
+        whole = (style_loss(style, layers) + 0.3 * content("3", features) + rest)(eye(leaf))
+    (wanted,) = torch.autograd.grad(whole.sum(), leaf)
+    torch.testing.assert_close(value, whole.detach(), rtol=1e-4, atol=1e-6)
+    torch.testing.assert_close(gradient, wanted, rtol=1e-3, atol=1e-8)
+    covered = torch.zeros(230, 300)
+    for tile in tiles((230, 300), 96, (40, 70)):
+        covered[tile.rows, tile.columns] += 1
+    assert bool((covered == 1).all())
+    options = {"size": 160, "steps": 6, "seed": 1}
+    whole_losses = vizkit.style_transfer(lite0, sample("chelsea.png"), sample("china.jpg"), **options).details
+    parts = vizkit.style_transfer(
+        lite0, sample("chelsea.png"), sample("china.jpg"), tile=128, **options
+    ).details
+    assert parts["style_loss"] == pytest.approx(whole_losses["style_loss"], rel=0.35)
+    assert parts["content_loss"] == pytest.approx(whole_losses["content_loss"], rel=0.35)

@@ -31,6 +31,7 @@ from vizkit.paint.studio import (
     three_colours,
     with_longer,
 )
+from vizkit.paint.tiling import TiledStyle
 from vizkit.paintings import Painting
 from vizkit.pictures import Tile
 from vizkit.registry import (
@@ -92,6 +93,7 @@ def style_transfer(
     start: Annotated[Literal["photo", "noise"], "Begin with the photograph, or with noise."] = "photo",
     style_scale: Annotated[float, "Size of the style beside the photograph.", Between(0.1, 10)] = 1.0,
     variation: Annotated[float, "Weight of the total variation.", Between(0, 1e6)] = 0.02,
+    tile: Annotated[int, "Larger pictures are seen in tiles of this side.", Between(128, 8192)] = 1024,
     steps: Steps = None,
     size: Size = None,
     rate: Rate = None,
@@ -133,6 +135,7 @@ def style_transfer(
             smoothing=smoothing,
             start=start,
             variation=variation,
+            tile=tile,
             plan=_plan(kind, steps, rate, snapshots, preview=preview),
             seed=seed,
         )
@@ -215,6 +218,7 @@ class _Transfer:
     smoothing: bool
     start: str
     variation: float
+    tile: int
     plan: Plan
     seed: int
 
@@ -226,7 +230,7 @@ class _Transfer:
             self.model,
             self._begin(sizes[0], generator),
             sizes,
-            lambda at: self._goal(at)[0],
+            lambda at: self._tiled(at, generator) if max(at) > self.tile else self._goal(at)[0],
             self.plan,
             generator=generator,
             on_step=on_step,
@@ -251,37 +255,57 @@ class _Transfer:
     def _photo_at(self, size: Extent) -> Tensor:
         return resized(self.photo.pixels, size).to(self.model.device)
 
+    def _style(self, size: Extent, photo: Tensor) -> Style:
+        """What is kept of the styles at a size."""
+        like = photo.cpu() if self.colours == "histogram" else None
+        pictures, masks = self.styles.at(max(size), like)
+        shown = [p.to(self.model.device) for p in pictures]
+        with open_eye(self.model, list(self.style_layers)) as eye:
+            return style_of(eye, shown, self.styles.weights, masks, smoothing=self.smoothing)
+
+    def _rest(self, style: Style) -> Objective:
+        """What is asked of the picture itself: smoothness, and the style's colours."""
+        rest = -self.variation * total_variation()
+        return rest if self.colours == "luminance" else rest + COLOUR * colour_loss(style)
+
     def _goal(self, size: Extent) -> tuple[Objective, Objective, list[Objective]]:
         """The whole objective at a size; and its style and content terms."""
         photo = self._photo_at(size)
-        like = photo.cpu() if self.colours == "histogram" else None
-        pictures, masks = self.styles.at(max(size), like)
-        device = self.model.device
-        names = [*self.style_layers, *self.content_layers]
-        with open_eye(self.model, names) as eye:
-            own = style_of(
-                eye,
-                [p.to(device) for p in pictures],
-                self.styles.weights,
-                masks,
-                smoothing=self.smoothing,
-            )
-            with torch.no_grad():
-                features = {name: eye(photo).layers[name].detach() for name in self.content_layers}
-        own = Style({name: own.grams[name] for name in self.style_layers}, own.colours, self.smoothing)
+        own = self._style(size, photo)
+        names = list(self.content_layers)
+        with torch.no_grad(), open_eye(self.model, names) as eye:
+            features = {name: eye(photo).layers[name].detach() for name in names}
         style = style_loss(own, self.style_layers)
         total = sum(self.content_layers.values())
         kept = [w / total * content(name, features[name]) for name, w in self.content_layers.items()]
-        goal = style + self.content_weight * sum(kept) - self.variation * total_variation()
-        if self.colours != "luminance":
-            goal = goal + COLOUR * colour_loss(own)
-        return goal, style, kept
+        return style + self.content_weight * sum(kept) + self._rest(own), style, kept
+
+    def _tiled(self, size: Extent, generator: torch.Generator) -> TiledStyle:
+        """The same objective by tiles."""
+        if self.smoothing:
+            raise UsageError("--smoothing looks at the whole picture; give a --size below --tile")
+        photo = self._photo_at(size)
+        style = self._style(size, photo)
+        return TiledStyle(
+            model=self.model,
+            style=style,
+            layers=self.style_layers,
+            kept=self.content_layers,
+            photo=photo,
+            content_weight=self.content_weight,
+            rest=self._rest(style),
+            tile=self.tile,
+            generator=generator,
+        )
 
     def _losses(self, size: Extent, picture: Tensor) -> dict[str, float]:
         """Style and content loss of the finished picture, seen as it is."""
+        picture = picture.to(self.model.device)
+        if max(size) > self.tile:
+            return self._tiled(size, seeded_generator(self.seed)).losses(picture)
         _, style, kept = self._goal(size)
         with torch.no_grad(), open_eye(self.model, [*style.layers, *self.content_layers]) as eye:
-            seen = eye(picture.to(self.model.device))
+            seen = eye(picture)
             content_loss = -sum(float(k(seen)[0]) for k in kept)
             return {"style_loss": -float(style(seen)[0]), "content_loss": content_loss}
 

@@ -61,7 +61,7 @@ def style_of(
         with torch.no_grad():
             seen = eye(picture)
             for name, output in seen.layers.items():
-                maps = _maps(output, name, smoothing)
+                maps = style_maps(output, name, smoothing)
                 own = gram(maps) if mask is None else masked_gram(maps, mask)
                 grams[name] = grams.get(name, torch.zeros_like(own)) + share * own
             scales = colour_scales(picture if mask is None else _filled(picture, mask))
@@ -74,7 +74,8 @@ def style_of(
     return Style(grams, colours, smoothing)
 
 
-def _maps(output: Tensor, layer: str, smoothing: bool) -> Tensor:
+def style_maps(output: Tensor, layer: str, smoothing: bool) -> Tensor:
+    """A layer's output as maps (N, C, h, w), smoothed if asked. Raises `UsageError` without positions."""
     maps = channels_first(output, layer)
     if maps.ndim != 4:
         raise UsageError(f"layer {layer!r} has no positions: a style needs maps (rows and columns)")
@@ -109,7 +110,7 @@ def style_loss(style: Style, layers: Mapping[str, float]) -> Objective:
     def measure(seen: Seen) -> Tensor:
         loss = seen.picture.new_zeros(())
         for name, weight in layers.items():
-            maps = _maps(seen.layers[name], name, style.smoothing)
+            maps = style_maps(seen.layers[name], name, style.smoothing)
             away = (gram(maps) - style.grams[name]).square().sum((1, 2))
             loss = loss + weight / total * (away / norms[name]).mean()
         return -loss.expand(len(seen.picture))

@@ -18,6 +18,8 @@ from vizkit.paint.transforms import Views
 from vizkit.zoo import VisionModel
 
 Optimiser = Literal["adam", "nadam", "normalised", "lbfgs"]
+Whole = Callable[[Tensor], tuple[Tensor, Tensor]]
+"""An objective that does its own looking: picture (N, 3, H, W) -> values (N,) and their gradient to it."""
 State = Mapping[str, list[Tensor]]
 """Adam's averages of gradients and of their squares, a tensor a parameter, and its count of steps."""
 OnStep = Callable[[int, int], None] | None
@@ -73,7 +75,7 @@ class Painting:
 def paint(
     model: VisionModel,
     canvas: Canvas,
-    objective: Objective,
+    objective: Objective | Whole,
     plan: Plan,
     *,
     generator: torch.Generator,
@@ -87,7 +89,8 @@ def paint(
     the result, and `stopped` says so. `state`: Adam's averages to go on with. Raises `ModelError` when
     values stop being finite.
     """
-    with open_eye(model, objective.layers, output=objective.output, before=plan.before) as eye:
+    looks = objective if isinstance(objective, Objective) else Objective(())
+    with open_eye(model, looks.layers, output=looks.output, before=plan.before) as eye:
         loop = _Loop(eye, canvas, objective, plan, generator)
         if state is not None:
             _put_state(loop.optimiser, canvas.parameters, state)
@@ -98,7 +101,12 @@ class _Loop:
     """The state of one painting."""
 
     def __init__(
-        self, eye: Eye, canvas: Canvas, objective: Objective, plan: Plan, generator: torch.Generator
+        self,
+        eye: Eye,
+        canvas: Canvas,
+        objective: Objective | Whole,
+        plan: Plan,
+        generator: torch.Generator,
     ) -> None:
         self.eye, self.canvas, self.objective, self.plan = eye, canvas, objective, plan
         self.generator = generator
@@ -158,6 +166,9 @@ class _Loop:
     def evaluate(self, *, redirect: bool) -> tuple[Tensor, list[Tensor]]:
         """(N,) the objective, and the gradient of its negative to each of the canvas's parameters."""
         picture = self.canvas.picture()
+        if not isinstance(self.objective, Objective):
+            value, slope = self.objective(picture)
+            return value, list(torch.autograd.grad(picture, self.canvas.parameters, -slope))
         view = self.plan.views(picture, self.generator).contiguous(memory_format=torch.channels_last)
         with redirected_relus() if redirect else contextlib.nullcontext():
             self.seen = self.eye(picture, view)

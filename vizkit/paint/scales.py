@@ -11,11 +11,11 @@ import torch
 from torch import Tensor
 
 from vizkit.paint.canvases import Canvas, Size
-from vizkit.paint.loop import OnStep, Painting, Plan, paint
+from vizkit.paint.loop import OnStep, Painting, Plan, Whole, paint
 from vizkit.paint.objectives import Objective
 from vizkit.zoo import VisionModel
 
-Goal = Callable[[Size], Objective]
+Goal = Callable[[Size], Objective | Whole]
 """What is painted for at a size."""
 
 
