@@ -38,6 +38,8 @@ Examples:
   vizkit saliency cat.jpg --target tabby   why this class?
   vizkit compare cat.jpg                   every technique's answer on one sheet
   vizkit saliency photos/ -o maps/         a whole folder, resumable
+  vizkit class-image volcano               what would the perfect volcano be?
+  vizkit deepdream sky.jpg                 more of what it sees
   vizkit scan photos/ -o index/            look at a folder once, then ask:
   vizkit embed index/ -o map.html          what does the net find alike?
   vizkit patches index/ _blocks.4._bn1     what do its channels look for?

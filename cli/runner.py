@@ -230,6 +230,8 @@ class Job:
         picture = pictures[0] if len(pictures) == 1 else stack(pictures, theme=self.style["theme"])
         force = self.given["force"]
         kind = picture_format(task.output)
+        if self.paints:
+            results[0].check_format(kind, self.style["layout"])
         data = results[0].film() if kind == "GIF" else encode(picture, kind, record)
         atomic.write(task.output, data, force=force)
         if self.paints:

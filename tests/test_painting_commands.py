@@ -83,6 +83,7 @@ def test_fooling_says_what_it_reached(photo, tmp_path):
     )
     assert "not fooled" in failed.out
     assert "0 of 1" in failed.err
+    assert "writes .png" in run("fool", photo, "--steps", 1, "-o", tmp_path / "f.jpg", code=2).err
 
 
 def test_styles_and_their_refusals(photo, tmp_path):

@@ -1,11 +1,13 @@
 """Pictures that were painted: the result of every technique that optimises or transforms a picture."""
 
 import importlib
+import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any, ClassVar
 
-from vizkit.results import Prediction, Result
+from vizkit.errors import UsageError
+from vizkit.results import Prediction, Result, picture_format
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -22,7 +24,7 @@ class Painting(Result):
     bold. beside: rows that the figure shows above them (the photograph, the style, a perturbation); first:
     tiles that stand before them in their row. snapshots: (step, pictures) on the way. frames: pictures (3,
     H, W) of a film, for .gif files. seconds: how long a frame is shown. stopped: why it ended before its
-    last step.
+    last step. lossless: what is said of them holds for exactly these pixels, so that they go into a .png.
     """
 
     drawn_by: ClassVar[str] = "vizkit.painting_drawing"
@@ -39,6 +41,7 @@ class Painting(Result):
     frames: "Sequence[Tensor]" = ()
     seconds: float = 0.06
     stopped: str = ""
+    lossless: bool = False
     prediction: Sequence[Prediction] = ()
     details: Mapping[str, Any] = field(default_factory=dict)
 
@@ -59,6 +62,19 @@ class Painting(Result):
             (f"step{step:05d}", replace(self, pictures=shot, snapshots=(), frames=()))
             for step, shot in self.snapshots
         ]
+
+    def check_format(self, kind: str, layout: str = "picture") -> None:
+        """Raise `UsageError` for a format that would change pixels that must stay as they are."""
+        if self.lossless and kind in ("JPEG", "WEBP", "GIF") and layout == "picture":
+            method = self.provenance.method
+            raise UsageError(
+                f"{method} writes .png: a .{kind.lower()} changes the pixels, and with them the answer"
+            )
+
+    def save(self, path: str | os.PathLike[str], *, force: bool = False, **style: Any) -> None:
+        """As `Result.save`. Raises `UsageError` for a lossy format where every pixel counts."""
+        self.check_format(picture_format(path), style.get("layout", "picture"))
+        super().save(path, force=force, **style)
 
     def film(self) -> bytes:
         """The frames, or the snapshots on the way, as an animated GIF. Raises `UsageError` without any."""

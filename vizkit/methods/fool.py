@@ -189,6 +189,7 @@ class _Case:
             heading=f"{before.label} becomes {after.label}",
             beside=[Strip(tiles)],
             figure_alone=True,
+            lossless=True,
             notes=[details["summary"]],
             stopped=found.stopped,
             prediction=(after,),
