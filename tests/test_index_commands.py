@@ -88,7 +88,7 @@ def test_a_picture_on_standard_output(inside):
         (["patches", "INDEX"], 2, "Missing argument"),
         (["patches", "INDEX", "conv1", "--count", "0"], 2, "count"),
         (["patches", "INDEX", "conv1", "-o", "x.html"], 2, "this command writes .png, .jpg or .webp"),
-        (["patches", "INDEX", "conv1", "-o", "x.gif"], 2, "cannot tell the format"),
+        (["patches", "INDEX", "conv1", "-o", "x.gif"], 2, "makes no film"),
         (["patches", "INDEX", "conv1", "-o", "no/x.png"], 5, "there is no folder 'no'"),
         (["summary", "INDEX", "-o", "x.png"], 2, "this command writes .html"),
         (["embed", "INDEX", "--perplexity", "0"], 2, "perplexity"),

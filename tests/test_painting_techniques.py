@@ -38,7 +38,7 @@ def test_class_images_are_recognised_and_natural(lite0):
 
 
 def test_the_classic_recipe_raises_the_class_too(lite0):
-    result = vizkit.class_image(lite0, "volcano", recipe="classic", steps=60, size=128)
+    result = vizkit.class_image(lite0, "volcano", recipe="classic", steps=100)
     (made,) = result.details["made"]
     assert made["says"] == "volcano"
 

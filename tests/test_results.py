@@ -84,7 +84,9 @@ def test_save_json_and_refusals(result, tmp_path):
     Image.new("RGB", (3, 3)).save(tmp_path / "mine.png")
     with pytest.raises(UsageError, match="not made by vizkit"):
         result.save(tmp_path / "mine.png")
-    for name in ("x.gif", "x", "x.pgn"):
+    with pytest.raises(UsageError, match=r"makes no \.gif"):
+        result.save(tmp_path / "x.gif")
+    for name in ("x.bmp", "x", "x.pgn"):
         with pytest.raises(UsageError, match="format"):
             result.save(tmp_path / name)
     assert not (tmp_path / "x").exists()

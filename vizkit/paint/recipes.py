@@ -142,10 +142,10 @@ def paint_classic(
         pictures = noise(len(pictures), size, generator=start.generator, strength=0.05).to(model.device)
     plan = Plan(
         brief.steps_of(200, 48),
-        brief.rate or 0.02,
+        brief.rate or 0.08,
         optimiser="normalised",
         views=Views(size=_seen(model)),
-        classic=Classic(decay=0.004, blur=0.7, every=4, small=10, weak=10),
+        classic=Classic(decay=0.004, blur=1.0, every=4, small=10, weak=10),
         redirect=16 if before else 0,
         before=before,
         snapshots=brief.snapshots,
