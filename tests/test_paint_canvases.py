@@ -20,7 +20,7 @@ from vizkit.paint.canvases import (
 )
 from vizkit.paint.photographs import COLOURS
 from vizkit.paint.regularizers import Classic, blurred, zeroed
-from vizkit.paint.transforms import Views
+from vizkit.paint.transforms import Views, sampling_grid
 
 
 def generator(seed=0):
@@ -139,6 +139,12 @@ def test_rotation_is_one_in_pixels_whatever_the_proportions():
     torch.testing.assert_close(turned @ turned.T, torch.eye(2), atol=1e-5, rtol=0)
 
 
+def test_a_grid_is_that_of_affine_grid():
+    maps = Views(rotate=40, scale=(0.5, 1.2), jitter=0.2, mirror=True).matrices(3, (20, 30), generator())
+    wanted = torch.nn.functional.affine_grid(maps, [3, 3, 7, 9], align_corners=False)
+    torch.testing.assert_close(sampling_grid(maps, (7, 9)), wanted)
+
+
 def test_views_repeat_with_the_seed_and_differ_without():
     picture, views = smooth_picture(24, 24, 2), Views(count=3, rotate=10, jitter=0.1, noise=0.01)
     first, again = views(picture, generator(1)), views(picture, generator(1))
@@ -158,9 +164,11 @@ def test_rolled_views_hold_the_same_pixels():
 
 
 def test_blur_is_the_gaussian_filter():
-    x = torch.rand(1, 3, 30, 25, generator=generator(), dtype=torch.float64)
-    wanted = [scipy.ndimage.gaussian_filter(c, 1.7, mode="mirror", radius=5) for c in x[0].numpy()]
-    np.testing.assert_allclose(blurred(x, 1.7)[0].numpy(), wanted, atol=1e-12)
+    for size in ((30, 25), (140, 300), (129, 6)):  # also more than a tile, and less than the kernel
+        x = torch.rand(1, 3, *size, generator=generator(), dtype=torch.float64)
+        radius = min(5, min(size) - 1)
+        wanted = [scipy.ndimage.gaussian_filter(c, 1.7, mode="mirror", radius=radius) for c in x[0].numpy()]
+        np.testing.assert_allclose(blurred(x, 1.7)[0].numpy(), wanted, atol=1e-12)
     assert blurred(x, 0) is x
 
 

@@ -7,6 +7,7 @@ from vizkit.errors import UsageError
 from vizkit.paint import objectives as o
 from vizkit.paint.grams import colour_scales, gram, masked_gram, smooth, style_loss, style_of
 from vizkit.paint.seeing import Seen
+from vizkit.paint.statistics import moments
 from vizkit.targets import ClassTarget
 
 
@@ -147,6 +148,23 @@ def test_gram_matrices_are_means_of_products():
     torch.testing.assert_close(masked_gram(maps, mask), gram(maps[:, :, :2]))
     with pytest.raises(UsageError, match="mask is empty"):
         masked_gram(maps, torch.zeros(4, 5))
+
+
+def test_gradients_written_out_are_right():
+    maps = rand(2, 3, 4, 5).requires_grad_()
+    assert torch.autograd.gradcheck(gram, maps)
+    assert torch.autograd.gradcheck(moments, maps)
+    last = maps.detach().contiguous(memory_format=torch.channels_last).requires_grad_()
+    (slope,) = torch.autograd.grad(gram(last)[:, 0].sum(), last)
+    assert slope.is_contiguous(memory_format=torch.channels_last)
+    (wanted,) = torch.autograd.grad(torch.einsum("nchw,ndhw->ncd", maps, maps)[:, 0].sum() / 20, maps)
+    torch.testing.assert_close(slope, wanted)
+
+
+def test_moments_are_those_of_torch():
+    maps = rand(3, 4, 5, 6)
+    variance, mean = torch.var_mean(maps, dim=(0, 2, 3), correction=0)
+    torch.testing.assert_close(moments(maps), (mean, variance))
 
 
 def test_a_style_is_at_no_distance_from_itself_and_mixes_by_weight():

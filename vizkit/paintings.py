@@ -92,4 +92,4 @@ class Painting(Result):
 
 def as_bytes(pictures: "Tensor") -> "Tensor":
     """Pictures in [0, 1] on the levels that an 8-bit file holds: multiples of 1/255."""
-    return (pictures.clamp(0, 1) * 255).round() / 255
+    return pictures.clamp(0, 1).mul_(255).round_().div_(255)

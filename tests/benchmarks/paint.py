@@ -15,6 +15,8 @@ import resource
 import sys
 import tempfile
 import time
+from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 import torch
@@ -27,7 +29,7 @@ from vizkit.paint import objectives as o
 from vizkit.paint.canvases import Fourier, Pixels, flat, resized
 from vizkit.paint.choosing import content_layer, style_layers
 from vizkit.paint.grams import gram, style_loss, style_of
-from vizkit.paint.loop import Plan, _Loop
+from vizkit.paint.loop import Plan, opened, paint
 from vizkit.paint.recipes import CLASS_VIEWS
 from vizkit.paint.seeing import open_eye
 from vizkit.paint.studio import Photograph, naturalness
@@ -51,57 +53,62 @@ def sample(name):
 # --- speed ---
 
 
-def bare(model, layers, view, output):
-    """A step's limit: the net up to its last layer and back, channels last, nothing else."""
+class Reached(BaseException):
+    pass
+
+
+def bare(model, layers, view):
+    """A step's limit: the net up to its deepest layer (its output if there is none) and back, nothing else."""
+    deepest = next((n for n, _ in reversed(list(model.module.named_modules())) if n in layers), None)
     leaf = view.detach().clone().contiguous(memory_format=torch.channels_last).requires_grad_()
-    with open_eye(model, layers, output=output) as eye:
-        eye(leaf)
+    found = []
 
-        def step():
-            seen = eye(leaf)
-            ends = [seen.layers[layers[-1]]] if layers else [seen.output]
-            torch.autograd.grad(ends[-1].sum(), leaf)
+    def note(_module, _inputs, output):
+        found.append(output)
+        raise Reached
 
-        yield step
+    def step():
+        handle = deepest and model.module.get_submodule(deepest).register_forward_hook(note)
+        try:
+            found[:] = [model(leaf)]
+        except Reached:
+            pass
+        finally:
+            if handle is not None:
+                handle.remove()
+        torch.autograd.grad(found[-1].sum(), leaf)
+
+    return step
 
 
 def step(_arguments):
-    """Loop steps beside the bare passes of the same view."""
-    model = vizkit.load_model()
+    """Loop steps beside the bare passes of the same view, through the net as it was loaded."""
     rows = []
     generator = torch.Generator().manual_seed(0)
-    views = CLASS_VIEWS.__class__(**(vars(CLASS_VIEWS) | {"size": (224, 224)}))
-    vgg = vizkit.load_model("vgg19", random_weights=True)
-    style = styles_goal(vgg, 224)
+    modern = Plan(200, 0.05, views=replace(CLASS_VIEWS, size=(224, 224)))
+    lite = vizkit.load_model
+    vgg = partial(vizkit.load_model, "vgg19", random_weights=True)
+    four = o.class_probability([1, 2, 3, 4], log=True)
     cases = {
-        "lite0, class, batch 4": (
-            model,
-            o.class_probability([1, 2, 3, 4], log=True),
-            4,
-            Plan(1, 0.05, views=views),
+        "lite0, class, batch 4": (lite, four, 4, modern),
+        "lite0, _blocks.8._act0:3, batch 4": (lite, o.channel("_blocks.8._act0", 3), 4, modern),
+        "lite0, class, batch 1": (lite, o.class_probability([1], log=True), 1, modern),
+        "VGG-19 (random), style + content, 224 px": (
+            vgg,
+            styles_goal(vgg(), 224),
+            1,
+            Plan(300, 0.02, average=0.97),
         ),
-        "lite0, _blocks.8._act0:3, batch 4": (
-            model,
-            o.channel("_blocks.8._act0", 3),
-            4,
-            Plan(1, 0.05, views=views),
-        ),
-        "lite0, class, batch 1": (model, o.class_probability([1], log=True), 1, Plan(1, 0.05, views=views)),
-        "VGG-19 (random), style + content, 224 px": (vgg, style, 1, Plan(1, 0.02, average=0.97)),
     }
-    for name, (net, goal, count, plan) in cases.items():
-        with session(net.module):
-            start = flat(count, (224, 224))
-            canvas = Pixels(start) if plan.average else Fourier(start)
-            with open_eye(net, goal.layers, output=goal.output) as eye:
-                loop = _Loop(eye, canvas, goal, plan, generator)
-                loop._step(1)
-                for limit in bare(net, list(goal.layers), start, goal.output):
-                    found = medians({"bare": limit, "step": lambda loop=loop: loop._step(1)}, rounds=9)
-        ratio = found["step"][0] / found["bare"][0]
-        rows.append(
-            [name, f"{1000 * found['bare'][0]:.0f} ms", f"{1000 * found['step'][0]:.0f} ms", f"{ratio:.2f}"]
-        )
+    for name, (load, goal, count, plan) in cases.items():
+        net, plain = load(), load()
+        start = flat(count, (224, 224))
+        canvas = Pixels(start) if plan.average else Fourier(start)
+        with session(net.module), session(plain.module), opened(net, canvas, goal, plan, generator) as loop:
+            ways = {"bare": bare(plain, list(goal.layers), start), "step": lambda loop=loop: loop.step(1)}
+            found = {way: seconds for way, (seconds, _) in medians(ways, rounds=15).items()}
+        times = [f"{1000 * found[way]:.0f} ms" for way in ("bare", "step")]
+        rows.append([name, *times, f"{found['step'] / found['bare']:.2f}"])
     print(table(["step", "bare forward + backward", "one step", "ratio"], rows))
 
 
@@ -230,6 +237,12 @@ def fool(arguments):
     print(table(["towards", "epsilon", "steps at most", "fooled", "median steps", "each"], rows))
 
 
+def resident():
+    """MiB of memory that the process holds now."""
+    pages = int(Path("/proc/self/statm").read_text().split()[1])
+    return pages * resource.getpagesize() / 2**20
+
+
 def dream(_arguments):
     """Memory over what is there before, and the difference across tile borders."""
     from vizkit.paint import dreaming
@@ -247,11 +260,11 @@ def dream(_arguments):
         return iter(found)
 
     dreaming.windows = noted
-    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    before = resident()
     begun = time.time()
     result = vizkit.deepdream("efficientnet_lite0", picture, steps=3, octaves=2)
     seconds = time.time() - begun
-    more = (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) / 1024
+    more = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024 - before
     dreaming.windows = plain
     size, rows, columns = edges[-1]
     x = result.pictures[0] - picture
@@ -357,8 +370,6 @@ def fast(arguments):
             goal = sum(goals.values())
             with torch.no_grad():
                 trained.append(-float(goal(eye(net(photo, [1.0])))[0]))
-            from vizkit.paint.loop import paint
-
             made = paint(
                 model, Fourier(photo, margin=0.08), goal, Plan(100, 0.05, falling=0.1), generator=generator
             )
@@ -366,8 +377,8 @@ def fast(arguments):
                 optimised.append(-float(goal(eye(made.pictures))[0]))
         picture = F.interpolate(held[:1], (256, 256))
         goal = sum(goal_of(eye, learnt, layers, kept, picture, CONTENT).values())
-        loop = _Loop(eye, Fourier(picture), goal, Plan(1, 0.05), generator)
-        found = medians({"pass": lambda: net(picture, [1.0]), "step": lambda: loop._step(1)}, rounds=7)
+        with opened(model, Fourier(picture), goal, Plan(500, 0.05), generator) as loop:
+            found = medians({"pass": lambda: net(picture, [1.0]), "step": lambda: loop.step(1)}, rounds=7)
     share = 500 * found["step"][0] / found["pass"][0]
     print(
         table(

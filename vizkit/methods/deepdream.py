@@ -20,6 +20,7 @@ from vizkit.paint.dreaming import (
     smoothed,
     zoomed,
 )
+from vizkit.paint.folding import folded
 from vizkit.paint.objectives import Objective
 from vizkit.paint.seeing import Eye, full_name, open_eye
 from vizkit.paint.studio import (
@@ -29,6 +30,7 @@ from vizkit.paint.studio import (
     provenance,
     seeded_generator,
     three_colours,
+    with_longer,
 )
 from vizkit.paintings import Painting, as_bytes
 from vizkit.registry import Images, Layer, Model, OnStep, Preview, Rate, Seed, Size, Snapshots, Steps, method
@@ -150,8 +152,11 @@ class _Dream:
     ) -> Painting:
         """The dream of one photograph, or its frames."""
         with open_eye(self.model, goal.objective.layers, output=goal.objective.output) as eye:
-            state = _State(self, eye, goal.objective, _stride(eye, start), start, on_step, snapshots)
-            dreamt = state.run()
+            stride = _stride(eye, start)
+            small = resized(start, with_longer((start.shape[2], start.shape[3]), 4 * stride))
+            with folded(self.model.module, lambda: eye(small), goal.objective.layers):
+                state = _State(self, eye, goal.objective, stride, start, on_step, snapshots)
+                dreamt = state.run()
         made = [f"{h} x {w}" for h, w in state.sizes]
         return Painting(
             provenance=provenance(
@@ -231,9 +236,11 @@ class _State:
         for size in self.sizes:
             base = resized(picture, size)
             dreamt = base.clone() if detail is None else (base + enlarged(detail, size)).clamp_(0, 1)
+            detail = None
             for _ in range(self.steps):
                 self._step(dreamt)
-            detail = dreamt - base
+            if size != self.sizes[-1]:
+                detail = dreamt - base
         return dreamt
 
     def _step(self, picture: Tensor) -> None:

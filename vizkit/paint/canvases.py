@@ -135,7 +135,7 @@ class Fourier(Canvas):
 
     def _coefficients(self, start: Tensor) -> Tensor:
         logits = torch.logit(start.clamp(_EDGE, 1 - _EDGE)) - self.mean
-        plain = torch.einsum("ij,njhw->nihw", torch.linalg.inv(self.mix), logits)
+        plain = mixed(logits, torch.linalg.inv(self.mix))
         return torch.view_as_real(torch.fft.rfft2(plain, norm="ortho") / self.scale)
 
     def grown(self, size: Size) -> "Fourier":
@@ -176,7 +176,7 @@ class Fourier(Canvas):
         return self._squashed(plain[..., m : m + self._size[0], m : m + self._size[1]])
 
     def _squashed(self, plain: Tensor) -> Tensor:
-        return torch.sigmoid(torch.einsum("ij,njhw->nihw", self.mix, plain) + self.mean)
+        return torch.sigmoid(mixed(plain, self.mix) + self.mean)
 
     @property
     def size(self) -> Size:
@@ -218,7 +218,7 @@ class Phases(Canvas):
         """The series with these phases, colours mixed, squashed to [0, 1]."""
         series = torch.polar(self.magnitude.expand_as(self.parameters[0]), self.parameters[0])
         plain = torch.fft.irfft2(series, s=self._size, norm="ortho")
-        return torch.sigmoid(torch.einsum("ij,njhw->nihw", self.mix, plain) + self.mean)
+        return torch.sigmoid(mixed(plain, self.mix) + self.mean)
 
     @property
     def size(self) -> Size:
@@ -280,6 +280,11 @@ def frequencies(size: Size) -> Tensor:
     across = torch.fft.rfftfreq(columns).square()
     squares: Tensor = torch.fft.fftfreq(rows)[:, None].square() + across
     return squares.sqrt()
+
+
+def mixed(maps: Tensor, matrix: Tensor) -> Tensor:
+    """The channels of maps (N, 3, H, W) mixed by a matrix (3, 3)."""
+    return (matrix @ maps.flatten(2)).view(maps.shape)
 
 
 def noise(count: int, size: Size, *, generator: torch.Generator, strength: float = 0.1) -> Tensor:

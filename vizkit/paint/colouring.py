@@ -3,6 +3,7 @@
 import torch
 from torch import Tensor
 
+from vizkit.paint.canvases import mixed
 from vizkit.paint.objectives import colour_statistics
 
 _YIQ = torch.tensor([[0.299, 0.587, 0.114], [0.596, -0.274, -0.322], [0.211, -0.523, 0.312]])
@@ -11,10 +12,9 @@ _YIQ = torch.tensor([[0.299, 0.587, 0.114], [0.596, -0.274, -0.322], [0.211, -0.
 def with_colours_of(picture: Tensor, source: Tensor) -> Tensor:
     """The brightness of `picture` with the colours of `source`, both (N, 3, H, W) in [0, 1] (YIQ)."""
     to_yiq = _YIQ.to(picture)
-    own = torch.einsum("ij,njhw->nihw", to_yiq, picture)
-    other = torch.einsum("ij,njhw->nihw", to_yiq, source)
-    mixed = torch.cat([own[:, :1], other[:, 1:]], 1)
-    return torch.einsum("ij,njhw->nihw", torch.linalg.inv(to_yiq), mixed).clamp(0, 1)
+    own, other = mixed(picture, to_yiq), mixed(source, to_yiq)
+    both = torch.cat([own[:, :1], other[:, 1:]], 1)
+    return mixed(both, torch.linalg.inv(to_yiq)).clamp(0, 1)
 
 
 def matched(picture: Tensor, source: Tensor) -> Tensor:
@@ -27,7 +27,7 @@ def matched(picture: Tensor, source: Tensor) -> Tensor:
     wanted_mean, wanted = colour_statistics(source)
     floor = 1e-5 * torch.eye(3).to(picture)
     matrix = transport(covariance[0] + floor, wanted[0] + floor)
-    moved = torch.einsum("ij,njhw->nihw", matrix, picture - mean[:, :, None, None])
+    moved = mixed(picture - mean[:, :, None, None], matrix)
     return (moved + wanted_mean[:, :, None, None]).clamp(0, 1)
 
 

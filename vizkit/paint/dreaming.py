@@ -1,5 +1,7 @@
 """DeepDream's machinery: octaves, gradients by tiles, and gradients smoothed over several scales."""
 
+import contextlib
+import ctypes
 import itertools
 from collections.abc import Iterator
 
@@ -33,9 +35,10 @@ def plan_octaves(size: Size, count: int, ratio: float, smallest: int) -> list[Si
 
 
 def windows(size: Size, tile: int, shift: tuple[int, int]) -> Iterator[tuple[slice, slice]]:
-    """Tiles that cover a picture once, the grid moved by `shift`; none is narrower than half a tile.
+    """Tiles that cover a picture once, the grid moved by `shift`.
 
-    A picture that is no larger than one and a half tiles in a direction is not cut in that direction.
+    None is wider than a tile or much narrower than half of one. A picture that is no larger than one and a
+    half tiles in a direction is not cut in that direction.
     """
     for rows in _cuts(size[0], tile, shift[0]):
         for columns in _cuts(size[1], tile, shift[1]):
@@ -45,15 +48,13 @@ def windows(size: Size, tile: int, shift: tuple[int, int]) -> Iterator[tuple[sli
 def _cuts(length: int, tile: int, shift: int) -> list[slice]:
     if length <= tile * 3 // 2:
         return [slice(0, length)]
-    first = shift % tile
-    edges = [0, *range(first, length, tile), length]
-    # pieces narrower than half a tile join their neighbour
-    kept = [0]
-    for edge in edges[1:-1]:
-        if edge - kept[-1] >= tile // 2 and length - edge >= tile // 2:
-            kept.append(edge)
-    kept.append(length)
-    return [slice(a, b) for a, b in itertools.pairwise(kept)]
+    edges = [0, *range(shift % tile or tile, length, tile), length]
+    # a piece narrower than half a tile at an end shares evenly with its neighbour
+    if edges[1] < tile // 2:
+        edges[1] = edges[2] // 2
+    if length - edges[-2] < tile // 2:
+        edges[-2] = (edges[-3] + length) // 2
+    return [slice(a, b) for a, b in itertools.pairwise(edges)]
 
 
 def gradient_by_tiles(
@@ -77,20 +78,32 @@ def gradient_by_tiles(
         inside = own[:, :, rows.start - top : rows.stop - top, columns.start - left : columns.stop - left]
         gradient[:, :, rows, columns] = inside * seen
         total += float(value.detach().sum()) * (rows.stop - rows.start) * (columns.stop - columns.start)
-    return gradient / area, total / area
+    if max(picture.shape[2:]) > tile * 3 // 2:
+        _give_back()
+    return gradient.div_(area), total / area
+
+
+def _give_back() -> None:
+    """Freed memory goes back to the system (glibc): tiles of changing sizes leave an allocator with holes."""
+    with contextlib.suppress(AttributeError, OSError, TypeError):
+        ctypes.CDLL(None).malloc_trim(0)
 
 
 def smoothed(gradient: Tensor, deviations: tuple[float, ...] = BLURS) -> Tensor:
     """The mean of blurred copies of a gradient, each divided by its mean magnitude.
 
     A poor man's Laplacian pyramid: all sizes of shapes grow alike (Mordvintsev et al. 2015). Colours share
-    a scale. The mean magnitude of a pixel's change is about 1.
+    a scale. The mean magnitude of a pixel's change is about 1. Only two pictures of memory are taken.
     """
     total = torch.zeros_like(gradient)
     for deviation in deviations:
-        copy = blurred(gradient, deviation)
-        total += copy / copy.abs().mean().clamp(min=1e-12)
-    return total.div_(len(deviations))
+        _add(total, blurred(gradient, deviation), 1 / len(deviations))
+    return total
+
+
+def _add(total: Tensor, copy: Tensor, share: float) -> None:
+    mean = float(torch.linalg.vector_norm(copy, 1)) / copy.numel()
+    total.add_(copy, alpha=share / max(mean, 1e-12))
 
 
 def zoomed(picture: Tensor, factor: float) -> Tensor:

@@ -2,10 +2,12 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
+from torch.autograd.function import once_differentiable
 
 from vizkit.errors import UsageError
 from vizkit.paint.objectives import Objective, colour_statistics, objective
@@ -18,8 +20,31 @@ LEVELS = 5
 
 def gram(maps: Tensor) -> Tensor:
     """(N, C, C) the mean over positions of products of channels, of maps (N, C, H, W) (Gatys et al. 2015)."""
-    flat = maps.flatten(2)
-    return flat @ flat.mT / flat.shape[2]
+    made: Tensor = _Gram.apply(maps)  # type: ignore[no-untyped-call]
+    return made
+
+
+class _Gram(torch.autograd.Function):
+    """F^T F / n with the channels last, as nets compute on processors.
+
+    Its gradient F (g + g^T) / n takes one product of matrices where that of F^T F written out takes two, and
+    has the layout of the maps: what is added to it and passed back further is not laid out anew.
+    """
+
+    @staticmethod
+    def forward(ctx: Any, maps: Tensor) -> Tensor:
+        flat = maps.permute(0, 2, 3, 1).flatten(1, 2)
+        ctx.save_for_backward(maps)
+        return flat.mT @ flat / flat.shape[1]
+
+    @staticmethod
+    @once_differentiable  # type: ignore[untyped-decorator]
+    def backward(ctx: Any, gradient: Tensor) -> Tensor:
+        (maps,) = ctx.saved_tensors
+        rows = maps.permute(0, 2, 3, 1)
+        flat = rows.flatten(1, 2)
+        both = (gradient + gradient.mT) / flat.shape[1]
+        return (flat @ both).view(rows.shape).permute(0, 3, 1, 2)
 
 
 def smooth(maps: Tensor) -> Tensor:
@@ -87,9 +112,7 @@ def masked_gram(maps: Tensor, mask: Tensor) -> Tensor:
     share = F.interpolate(mask[None, None].to(maps), maps.shape[2:], mode="area")
     if float(share.sum()) <= 0:
         raise UsageError("the mask is empty at the layer's size; mark a larger region")
-    weighted = maps * share.sqrt()
-    flat = weighted.flatten(2)
-    return flat @ flat.mT / share.sum()
+    return gram(maps * share.sqrt()) * (share.numel() / share.sum())
 
 
 def _filled(picture: Tensor, mask: Tensor) -> Tensor:

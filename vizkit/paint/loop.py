@@ -3,13 +3,14 @@
 import contextlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Literal
+from typing import Literal
 
 import torch
 from torch import Tensor
 
 from vizkit.errors import ModelError
 from vizkit.paint.canvases import Canvas
+from vizkit.paint.folding import folded
 from vizkit.paint.objectives import Objective
 from vizkit.paint.redirect import redirected_relus
 from vizkit.paint.regularizers import Classic
@@ -23,6 +24,9 @@ Whole = Callable[[Tensor], tuple[Tensor, Tensor]]
 State = Mapping[str, list[Tensor]]
 """Adam's averages of gradients and of their squares, a tensor a parameter, and its count of steps."""
 OnStep = Callable[[int, int], None] | None
+
+WORTH_FOLDING = 8
+"""From so many steps on a net is made ready for them: it costs two passes."""
 
 
 @dataclass(frozen=True)
@@ -89,15 +93,27 @@ def paint(
     the result, and `stopped` says so. `state`: Adam's averages to go on with. Raises `ModelError` when
     values stop being finite.
     """
-    looks = objective if isinstance(objective, Objective) else Objective(())
-    with open_eye(model, looks.layers, output=looks.output, before=plan.before) as eye:
-        loop = _Loop(eye, canvas, objective, plan, generator)
+    with opened(model, canvas, objective, plan, generator) as loop:
         if state is not None:
             _put_state(loop.optimiser, canvas.parameters, state)
         return loop.run(on_step, stop)
 
 
-class _Loop:
+@contextlib.contextmanager
+def opened(
+    model: VisionModel, canvas: Canvas, objective: Objective | Whole, plan: Plan, generator: torch.Generator
+) -> "Iterator[Loop]":
+    """A loop that is ready to run, for the length of a block; the model is as before afterwards."""
+    looks = objective if isinstance(objective, Objective) else Objective(())
+    with contextlib.ExitStack() as stack:
+        eye = stack.enter_context(open_eye(model, looks.layers, output=looks.output, before=plan.before))
+        loop = Loop(eye, canvas, objective, plan, generator)
+        if plan.steps >= WORTH_FOLDING and isinstance(objective, Objective):
+            stack.enter_context(folded(model.module, loop.glance, looks.layers))
+        yield loop
+
+
+class Loop:
     """The state of one painting."""
 
     def __init__(
@@ -117,11 +133,12 @@ class _Loop:
         self.seen: Seen | None = None
 
     def run(self, on_step: OnStep, stop: Callable[[Seen], bool] | None) -> Painting:
+        """All steps, or those until it stops."""
         plan, stopped = self.plan, ""
         wanted = _spread(plan.steps, plan.snapshots)
         try:
             for step in range(1, plan.steps + 1):
-                self._step(step)
+                self.step(step)
                 if on_step is not None:
                     on_step(step, plan.steps)
                 if step in wanted:
@@ -138,7 +155,8 @@ class _Loop:
         state = _state_of(self.optimiser, self.canvas.parameters)
         return Painting(self._picture(), values, tuple(self.snapshots), stopped, state)
 
-    def _step(self, step: int) -> None:
+    def step(self, step: int) -> None:
+        """One step of the optimiser, the first is 1."""
         plan = self.plan
         share = (1 + torch.cos(torch.tensor(torch.pi * (step - 1) / plan.steps)).item()) / 2
         for group in self.optimiser.param_groups:
@@ -162,6 +180,12 @@ class _Loop:
         self.canvas.settle()
         if self.mean is not None:
             self.mean.add(self.canvas.parameters)
+
+    def glance(self) -> Seen:
+        """What is seen of the canvas now, in a view that takes no numbers from the painting's generator."""
+        picture = self.canvas.picture()
+        view = self.plan.views(picture, torch.Generator().manual_seed(0))
+        return self.eye(picture, view.contiguous(memory_format=torch.channels_last))
 
     def evaluate(self, *, redirect: bool) -> tuple[Tensor, list[Tensor]]:
         """(N,) the objective, and the gradient of its negative to each of the canvas's parameters."""
@@ -233,10 +257,10 @@ class _Mean:
 def _optimiser(plan: Plan, parameters: list[Tensor]) -> torch.optim.Optimizer:
     if plan.optimiser == "lbfgs":
         return torch.optim.LBFGS(parameters, lr=plan.rate, max_iter=1, history_size=50)
-    kinds: dict[str, Any] = {"adam": torch.optim.Adam, "nadam": torch.optim.NAdam}
-    kinds["normalised"] = torch.optim.SGD
-    made: torch.optim.Optimizer = kinds[plan.optimiser](parameters, lr=plan.rate)
-    return made
+    if plan.optimiser == "adam":
+        return torch.optim.Adam(parameters, lr=plan.rate, fused=True)
+    kind = torch.optim.NAdam if plan.optimiser == "nadam" else torch.optim.SGD
+    return kind(parameters, lr=plan.rate)
 
 
 _AVERAGES = ("exp_avg", "exp_avg_sq")
@@ -264,7 +288,7 @@ def _put_state(optimiser: torch.optim.Optimizer, parameters: Sequence[Tensor], s
         if known.numel():
             square[fresh] = known.median()
         optimiser.state[parameter] = {
-            "step": torch.tensor(100.0),  # past the correction of the start
+            "step": torch.tensor(100.0, device=parameter.device),  # past the correction of the start
             "exp_avg": average,
             "exp_avg_sq": square,
         }

@@ -4,11 +4,14 @@ They act on `x - 0.5`, so that "small" means close to grey: L2 decay, Gaussian b
 pixels with small norm and pixels with small contribution.
 """
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
+
+_TILE = 128
+"""Rows and columns that are blurred at a time."""
 
 
 @dataclass(frozen=True)
@@ -45,7 +48,11 @@ def zeroed(x: Tensor, importance: Tensor, percentile: float) -> Tensor:
 
 
 def blurred(x: Tensor, deviation: float) -> Tensor:
-    """`x` (N, C, H, W) convolved with a Gaussian of this standard deviation in pixels, mirrored at edges."""
+    """`x` (N, C, H, W) convolved with a Gaussian of this standard deviation in pixels, mirrored at edges.
+
+    The kernel ends at three deviations. Done as products with band matrices, tile by tile: many times faster
+    than a convolution of one channel with a wide kernel, and without copies of the whole.
+    """
     if deviation <= 0:
         return x
     # mirroring needs a margin smaller than the picture
@@ -55,10 +62,29 @@ def blurred(x: Tensor, deviation: float) -> Tensor:
     t = torch.arange(-radius, radius + 1, dtype=x.dtype, device=x.device)
     kernel = (-t.square() / (2 * deviation**2)).exp()
     kernel = kernel / kernel.sum()
-    channels = x.shape[1]
-    down, across = kernel.view(1, 1, -1, 1), kernel.view(1, 1, 1, -1)
-    x = F.conv2d(
-        F.pad(x, (0, 0, radius, radius), "reflect"), down.expand(channels, 1, -1, 1), groups=channels
-    )
-    x = F.pad(x, (radius, radius, 0, 0), "reflect")
-    return F.conv2d(x, across.expand(channels, 1, 1, -1), groups=channels)
+    out = torch.empty_like(x, memory_format=torch.contiguous_format)
+    for rows, source in _tiles(x, 2, radius):
+        down = _band(kernel, rows.stop - rows.start) @ source
+        for columns, part in _tiles(down, 3, radius):
+            out[:, :, rows, columns] = part @ _band(kernel, columns.stop - columns.start).mT
+    return out
+
+
+def _tiles(x: Tensor, axis: int, radius: int) -> Iterator[tuple[slice, Tensor]]:
+    """Pieces of an axis, and what lies within `radius` of each, mirrored at the ends."""
+    length = x.shape[axis]
+    for start in range(0, length, _TILE):
+        stop = min(start + _TILE, length)
+        if start >= radius and stop + radius <= length:
+            yield slice(start, stop), x.narrow(axis, start - radius, stop - start + 2 * radius)
+        else:
+            places = torch.arange(start - radius, stop + radius, device=x.device).abs()
+            places = length - 1 - (length - 1 - places).abs()
+            yield slice(start, stop), x.index_select(axis, places)
+
+
+def _band(kernel: Tensor, count: int) -> Tensor:
+    """(count, count + len(kernel) - 1): each row is the kernel, one place further to the right."""
+    matrix = kernel.new_zeros(count, count + len(kernel))
+    matrix[:, : len(kernel)] = kernel
+    return matrix.flatten()[: count * (count + len(kernel) - 1)].view(count, -1)

@@ -42,8 +42,9 @@ class _Reached(BaseException):
 class Eye:
     """Shows pictures to a model and gives the outputs of `layers`; used inside `open_eye`.
 
-    The first look is a whole forward pass that counts how often each layer runs; later ones end as soon as
-    everything is there, unless the net's output is wanted. A layer's name stands for its last call,
+    The first look is a whole forward pass that counts how often each layer runs and notes which outputs are
+    overwritten by what comes next; later ones copy only those, and end as soon as everything is there,
+    unless the net's output is wanted. A layer's name stands for its last call,
     `name#k` for its k-th; with `before` the input of an activation layer is taken instead of its output.
     """
 
@@ -56,6 +57,8 @@ class Eye:
         self.totals: dict[str, int] | None = None
         self.stored: dict[str, Tensor] = {}
         self.pending: set[str] = set()
+        self.copies: dict[str, list[tuple[Tensor, int]]] = {}
+        self.lasting: set[str] = set()
 
     def __call__(self, picture: Tensor, view: Tensor | None = None) -> Seen:
         """Look at `view` (the picture itself by default). Raises `UsageError` for a layer that never runs."""
@@ -68,6 +71,8 @@ class Eye:
             raw = raw_output(self.model, view)
         if self.totals is None:
             self.totals = dict(self.calls)
+            self.lasting = {n for n, made in self.copies.items() if all(t._version == v for t, v in made)}
+            self.copies = {}
         selected = self.model.select(raw) if self.output else None
         if selected is not None and not is_finite(selected.detach()):
             raise ModelError("the model's output holds NaN or infinite values; its weights are broken")
@@ -86,8 +91,11 @@ class Eye:
         for name in self.wanted:
             yield name if "#" in name else f"{name}#{(self.totals or {}).get(name, 1)}"
 
-    def note(self, name: str, tensor: Tensor | None) -> None:
-        """Store what a layer gave, under its name and the number of its call; end the pass if that is all."""
+    def note(self, name: str, tensor: Tensor | None) -> Tensor | None:
+        """Store what a layer gave, under its name and the number of its call; end the pass if that is all.
+
+        Returns what the net goes on with in its place, None for the same.
+        """
         if tensor is None:
             raise ModelError(f"layer {name!r} gives no tensor; choose another")
         call = self.calls[name] = self.calls.get(name, 0) + 1
@@ -96,6 +104,16 @@ class Eye:
             self.pending.discard(f"{name}#{call}")
             if not self.pending:
                 raise _Reached
+        return self._passed_on(name, tensor)
+
+    def _passed_on(self, name: str, tensor: Tensor) -> Tensor | None:
+        """A copy of a stored tensor for the net to go on with; None where the net leaves it as it is."""
+        if name in self.lasting:
+            return None
+        copy = tensor.clone()
+        if self.totals is None and not copy.is_inference():
+            self.copies.setdefault(name, []).append((copy, copy._version))
+        return copy
 
 
 @contextlib.contextmanager
@@ -138,16 +156,14 @@ def _hooked(eye: Eye, name: str, layer: nn.Module) -> RemovableHandle:
 
         def take(_module: nn.Module, inputs: Any) -> Any:
             tensor = first_tensor(inputs)
-            eye.note(name, tensor)
-            # the activation may work in place: it goes on with a copy
-            return None if tensor is None else (tensor.clone(), *inputs[1:])
+            copy = eye.note(name, tensor)
+            return None if copy is None else (copy, *inputs[1:])
 
         return layer.register_forward_pre_hook(take)
 
     def keep(_module: nn.Module, _inputs: Any, output: Any) -> Any:
         tensor = first_tensor(output)
-        eye.note(name, tensor)
-        # what comes next may overwrite it
-        return None if tensor is None else replaced(output, tensor.clone())
+        copy = eye.note(name, tensor)
+        return None if copy is None else replaced(output, copy)
 
     return layer.register_forward_hook(keep)

@@ -4,8 +4,11 @@ Batch normalisation kept the mean and the variance of each channel over the trai
 whose channels have the same mean and variance looks more like a photograph (Yin et al. 2020, DeepInversion).
 """
 
+from typing import Any
+
 import torch
 from torch import Tensor, nn
+from torch.autograd.function import once_differentiable
 
 from vizkit.errors import UsageError
 from vizkit.paint.objectives import Objective, objective
@@ -61,8 +64,37 @@ def statistics(model: VisionModel) -> Objective | None:
     return objective("statistics", measure, layers=layers)
 
 
+def moments(y: Tensor) -> tuple[Tensor, Tensor]:
+    """Mean and variance (C,) of the channels of `y` (N, C, H, W), over the batch and all positions."""
+    mean, variance = _Moments.apply(y)  # type: ignore[no-untyped-call]
+    return mean, variance
+
+
+class _Moments(torch.autograd.Function):
+    """`torch.var_mean` by products with a row of ones: several times faster with the channels last."""
+
+    @staticmethod
+    def forward(ctx: Any, y: Tensor) -> tuple[Tensor, Tensor]:
+        rows = y.permute(0, 2, 3, 1)
+        flat = rows.reshape(-1, y.shape[1])
+        ones = flat.new_ones(1, len(flat))
+        mean = (ones @ flat)[0] / len(flat)
+        centred = flat - mean
+        ctx.save_for_backward(centred)
+        ctx.shape = rows.shape
+        return mean, (ones @ centred.square())[0] / len(flat)
+
+    @staticmethod
+    @once_differentiable  # type: ignore[untyped-decorator]
+    def backward(ctx: Any, of_mean: Tensor, of_variance: Tensor) -> Tensor:
+        (centred,) = ctx.saved_tensors
+        count = len(centred)
+        slope = torch.addcmul(of_mean / count, centred, of_variance * (2 / count))
+        return slope.view(ctx.shape).permute(0, 3, 1, 2)
+
+
 def distance(y: Tensor, gamma: Tensor, beta: Tensor) -> Tensor:
     """How far the channels of `y` (N, C, H, W) are from mean `beta` (C,) and deviation `gamma` (C,)."""
-    variance, mean = torch.var_mean(y, dim=(0, 2, 3), correction=0)
+    mean, variance = moments(y)
     away = ((mean - beta) / gamma).square()
     return (away + ((variance + 1e-6).sqrt() / gamma - 1).square()).mean()

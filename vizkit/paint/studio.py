@@ -62,7 +62,7 @@ class Photograph:
 def _from_tensor(image: Tensor) -> Tensor:
     if image.ndim != 3 or image.shape[0] not in (1, 3) or not image.numel():
         raise UsageError(f"a picture to paint on is a tensor (3, H, W), not {tuple(image.shape)}")
-    pixels = image.detach().clone()
+    pixels = image.detach()
     pixels = pixels.float() / 255 if pixels.dtype == torch.uint8 else pixels.float()
     if not is_finite(pixels):
         raise ImageError("the tensor image holds NaN or infinite values")

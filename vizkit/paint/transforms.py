@@ -43,15 +43,16 @@ class Views:
             pictures = torch.roll(pictures, tuple(int(v) for v in by), (2, 3))
         if self.moves:
             maps = self.matrices(len(pictures), (picture.shape[2], picture.shape[3]), generator)
-            grid = F.affine_grid(maps.to(picture), [len(pictures), 3, *size], align_corners=False)
+            grid = sampling_grid(maps.to(picture), size)
             shrinks = self.scale[1] * max(picture.shape[2] / size[0], picture.shape[3] / size[1])
             source = _prefiltered(pictures, shrinks)
             pictures = F.grid_sample(source, grid, "bilinear", "reflection", align_corners=False)
         elif size != tuple(picture.shape[2:]):
             pictures = F.interpolate(pictures, size=size, mode="bilinear", antialias=True)
         if self.noise:
-            drawn = torch.randn(pictures.shape, generator=generator).to(pictures)
-            pictures = pictures + self.noise * drawn
+            # the same for all: numbers are slow to draw, and steps have their own
+            drawn = torch.randn((1, *pictures.shape[1:]), generator=generator).to(pictures)
+            pictures = torch.add(pictures, drawn, alpha=self.noise)
         return pictures
 
     @property
@@ -78,6 +79,16 @@ class Views:
         first = torch.stack([cosine * flip, -sine * rows / columns, right], 1)
         second = torch.stack([sine * flip * columns / rows, cosine, down], 1)
         return torch.stack([first, second], 1)
+
+
+def sampling_grid(maps: Tensor, size: Size) -> Tensor:
+    """`F.affine_grid` of maps (N, 2, 3): sums of a row and a column instead of products of matrices."""
+    down, right = (
+        torch.arange(1 - n, n, 2, device=maps.device, dtype=maps.dtype) / n for n in (size[0], size[1])
+    )
+    across = maps[:, :, 0, None] * right
+    below = torch.addcmul(maps[:, :, 2, None], maps[:, :, 1, None], down)
+    return torch.stack([across[:, k, None, :] + below[:, k, :, None] for k in (0, 1)], 3)
 
 
 def _prefiltered(pictures: Tensor, shrinks: float) -> Tensor:
