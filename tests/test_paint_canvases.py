@@ -20,6 +20,7 @@ from vizkit.paint.canvases import (
 )
 from vizkit.paint.photographs import COLOURS
 from vizkit.paint.regularizers import Classic, blurred, zeroed
+from vizkit.paint.scales import laid_over
 from vizkit.paint.transforms import Views, sampling_grid
 
 
@@ -53,14 +54,18 @@ def test_a_series_that_grows_shows_the_same_picture():
     assert float((shrunk.picture().detach() - start)[..., 6:-6, 6:-6].abs().mean()) < 0.02
 
 
-def test_averages_are_carried_to_their_frequencies():
-    canvas = Fourier(smooth_picture(8, 8))
-    average = torch.zeros_like(canvas.parameters[0])
-    average[0, 0, 2, 1, 0] = average[0, 0, -1, 2, 1] = 5.0
-    (moved,) = canvas.carried([average], (16, 12))
-    assert moved.shape == (1, 3, 16, 7, 2)
-    assert float(moved[0, 0, 2, 1, 0]) == float(moved[0, 0, -1, 2, 1]) == 5.0
-    assert float(moved.abs().sum()) == 10.0
+def test_what_was_painted_is_laid_over_the_photograph_at_another_size():
+    photo = torch.rand(1, 3, 48, 64, generator=generator())
+    for kind in (Pixels, lambda start: Fourier(start, noise=0)):
+        canvas = kind(resized(photo, (24, 32)))
+        untouched = laid_over(canvas, lambda size, kind=kind: kind(resized(photo, size)), (48, 64))
+        assert float((untouched.picture().detach() - photo).abs().max()) < 5e-3
+        with torch.no_grad():
+            canvas.parameters[0].mul_(0.8)
+        changed = laid_over(canvas, lambda size, kind=kind: kind(resized(photo, size)), (48, 64))
+        moved = resized(canvas.picture().detach(), (48, 64)) - resized(resized(photo, (24, 32)), (48, 64))
+        own = (changed.picture().detach() - photo).clamp(-1, 1)
+        assert float((own - moved).abs().mean()) < 0.3 * float(moved.abs().mean())
 
 
 def test_a_coarse_beginning_has_no_high_frequencies():

@@ -274,7 +274,7 @@ def test_sizes_and_steps_of_scales():
     assert sizes_up_to((100, 100)) == [(100, 100)]
     for count in range(1, 6):
         assert sum(shares(count, 100)) == 100
-        assert shares(count, 100) == sorted(shares(count, 100), reverse=True)
+        assert shares(count, 100) == sorted(shares(count, 100))
 
 
 @pytest.mark.parametrize("kind", [Pixels, Fourier])

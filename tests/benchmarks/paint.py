@@ -10,6 +10,7 @@ style: losses of three pairs.
 fast FILE FOLDER: a trained network beside optimisation.
 """
 
+import itertools
 import os
 import resource
 import sys
@@ -124,35 +125,30 @@ def styles_goal(model, side):
 
 
 def scales(_arguments):
-    """CPU seconds to the single-scale final loss."""
+    """Losses and CPU seconds of style transfer: one size, several, and the optimisers beside each other."""
     from vizkit.methods import style_transfer as method
 
     rows = []
-    size = 256
-    for name, sizes in (("one size", lambda size, **_: [size]), ("multi-scale", None)):
-        usual = method.sizes_up_to
-        if sizes is not None:
-            method.sizes_up_to = sizes
-        for steps in (300,) if sizes is not None else (60, 100, 150, 300):
-            begun = time.process_time()
-            result = vizkit.style_transfer(
-                "efficientnet_lite0", sample("chelsea.png"), sample("china.jpg"), size=size, steps=steps
-            )
-            seconds = time.process_time() - begun
-            d = result.details
-            total = d["style_loss"] + d["content_weight"] * d["content_loss"]
-            rows.append(
-                [
-                    name,
-                    str(steps),
-                    f"{seconds:.1f} s",
-                    f"{d['style_loss']:.4f}",
-                    f"{d['content_loss']:.3f}",
-                    f"{total:.4f}",
-                ]
-            )
-        method.sizes_up_to = usual
-    print(table(["", "steps", "CPU time", "style", "content", "style + weight x content"], rows))
+    usual = method.sizes_up_to
+    ways = [
+        *(("L-BFGS, Fourier", steps, {}) for steps in (300, 150, 100)),
+        *(("Adam, pixels", steps, {"canvas": "pixels"}) for steps in (300, 150)),
+        *(("L-BFGS, Fourier, from noise", steps, {"start": "noise"}) for steps in (300, 150)),
+    ]
+    for (name, steps, options), smallest in itertools.product(ways, (256, 128)):
+        method.sizes_up_to = partial(usual, smallest=smallest)
+        begun = time.process_time()
+        result = vizkit.style_transfer(
+            "efficientnet_lite0", sample("chelsea.png"), sample("china.jpg"), size=256, steps=steps, **options
+        )
+        seconds = time.process_time() - begun
+        d = result.details
+        total = d["style_loss"] + d["content_weight"] * d["content_loss"]
+        losses = [f"{d['style_loss']:.4f}", f"{d['content_loss']:.3f}", f"{total:.4f}"]
+        sizes = "one" if smallest == 256 else "two"
+        rows.append([name, sizes, str(steps), f"{seconds:.1f} s", *losses])
+    method.sizes_up_to = usual
+    print(table(["", "sizes", "steps", "CPU time", "style", "content", "style + weight x content"], rows))
 
 
 # --- pictures ---

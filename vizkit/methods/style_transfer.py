@@ -51,6 +51,12 @@ from vizkit.sessions import session
 from vizkit.signatures import Between
 from vizkit.zoo import VisionModel, as_model
 
+DECAY = 0.8
+"""How fast the series' coefficients fall with frequency: below 1.2, that of photographs, strokes are free."""
+
+MARGIN = 0.08
+"""Share of the longer side that the series is wider than the picture, so that its edges are free."""
+
 LARGEST = 512
 """Without `size` the longer side of the result is at most this."""
 
@@ -73,9 +79,7 @@ def style_transfer(
     styles: Styles,
     *,
     style_weights: Annotated[str | None, "Of several styles, as in 1,0.5. [default: all alike]"] = None,
-    content_weight: Annotated[
-        float | None, "How much of the photograph stays. [default: by the net]", Between(0, 1e6)
-    ] = None,
+    content_weight: Annotated[float, "How much of the photograph stays.", Between(0, 1e6)] = 0.1,
     mask: Annotated[
         str | None, "Where the style is taken from: a picture, white inside; one for each style, by commas."
     ] = None,
@@ -129,7 +133,7 @@ def style_transfer(
             ),
             style_layers=style,
             content_layers=kept,
-            content_weight=content_weight if content_weight is not None else _usual_content(kind),
+            content_weight=content_weight,
             colours=colours,
             canvas=kind,
             smoothing=smoothing,
@@ -152,14 +156,11 @@ def _usual_canvas(model: VisionModel) -> str:
     return "pixels" if plain else "fourier"
 
 
-def _usual_content(kind: str) -> float:
-    return 0.5 if kind == "fourier" else 0.1
-
-
 def _plan(kind: str, steps: int | None, rate: float | None, snapshots: int, *, preview: bool) -> Plan:
     count = steps or (60 if preview else 300)
     if kind == "fourier":
-        return Plan(count, rate or 0.05, snapshots=snapshots, falling=0.1)
+        return Plan(count, rate or 1.0, "lbfgs", snapshots=snapshots)
+    # clamped pixels are nothing that L-BFGS could model
     return Plan(count, rate or 0.02, snapshots=snapshots, average=0.97)
 
 
@@ -224,7 +225,7 @@ class _Transfer:
 
     def result(self, weights: Fingerprint, size: Extent, on_step: Any) -> Painting:
         """Paint from small to large, and say how near it came."""
-        sizes = sizes_up_to(size, smallest=128)
+        sizes = sizes_up_to(size)
         generator = seeded_generator(self.seed)
         made = paint_scales(
             self.model,
@@ -233,6 +234,7 @@ class _Transfer:
             lambda at: self._tiled(at, generator) if max(at) > self.tile else self._goal(at)[0],
             self.plan,
             generator=generator,
+            under=self._untouched if self.start == "photo" else None,
             on_step=on_step,
         )
         reached = made.pictures.shape[2], made.pictures.shape[3]
@@ -244,13 +246,20 @@ class _Transfer:
 
     def _begin(self, size: Extent, generator: torch.Generator) -> Canvas:
         if self.start == "photo":
-            start = resized(self.photo.pixels, size)
-        else:
-            start = noise(1, size, generator=generator)
-        start = start.to(self.model.device)
+            return self._untouched(size)
+        start = noise(1, size, generator=generator).to(self.model.device)
         if self.canvas == "pixels":
             return Pixels(start)
-        return Fourier(start, margin=0.08, generator=generator)
+        return Fourier(start, decay=DECAY, margin=MARGIN, generator=generator)
+
+    def _untouched(self, size: Extent) -> Canvas:
+        """The photograph on a canvas."""
+        start = self._photo_at(size)
+        return (
+            Pixels(start)
+            if self.canvas == "pixels"
+            else Fourier(start, decay=DECAY, margin=MARGIN, noise=0.0)
+        )
 
     def _photo_at(self, size: Extent) -> Tensor:
         return resized(self.photo.pixels, size).to(self.model.device)

@@ -34,6 +34,9 @@ from vizkit.sessions import session
 from vizkit.signatures import Between
 from vizkit.zoo import VisionModel, as_model
 
+DECAY = 0.5
+"""How fast the series' coefficients fall with frequency: fine grain matters as much as large shapes."""
+
 LARGEST_SOURCE = 512
 """The source is looked at with this longer side at most, as large as the texture needs."""
 
@@ -92,7 +95,7 @@ def texture(
                 seamless=seamless,
                 colour=colour,
                 steps=steps or (60 if preview else 300),
-                rate=rate or 0.05,
+                rate=rate or 1.0,
                 snapshots=snapshots,
                 seed=seed,
             )
@@ -125,16 +128,16 @@ class _Texture:
 
     def paint(self, model: VisionModel, style: Style, layers: dict[str, float], on_step: Any) -> Painted:
         """A texture from these layers."""
-        sizes = sizes_up_to((self.side, self.side), smallest=128, ratio=2)
+        sizes = sizes_up_to((self.side, self.side))
         mean = style.colours[0][0][0].tolist()
         generator = seeded_generator(self.seed)
         start = flat(1, sizes[0], mean).to(model.device)
-        canvas = Fourier(start, noise=0.3, generator=generator)
+        canvas = Fourier(start, decay=DECAY, noise=0.3, generator=generator)
         goal = (
             style_loss(style, layers) * WEIGHT + self.colour * colour_loss(style) - 0.01 * total_variation()
         )
         views = Views(roll=True) if self.seamless else Views(roll=False)
-        plan = Plan(self.steps, self.rate, views=views, snapshots=self.snapshots, falling=0.1)
+        plan = Plan(self.steps, self.rate, "lbfgs", views=views, snapshots=self.snapshots)
         return paint_scales(
             model, canvas, sizes, lambda _size: goal, plan, generator=generator, on_step=on_step
         )

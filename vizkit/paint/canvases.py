@@ -47,10 +47,6 @@ class Canvas(ABC):
         """A canvas of another size that shows the same picture."""
         raise NotImplementedError(f"{type(self).__name__} has one size")
 
-    def carried(self, tensors: Sequence[Tensor], size: Size) -> list[Tensor]:
-        """What an optimiser keeps for each parameter (averages), for a canvas of another size."""
-        raise NotImplementedError(f"{type(self).__name__} has one size")
-
     def advance(self, share: float) -> None:  # noqa: B027 - most canvases stay what they are
         """Be told before each step how much of the painting is done, from 0 to 1."""
 
@@ -77,10 +73,6 @@ class Pixels(Canvas):
     def grown(self, size: Size) -> "Pixels":
         """The picture resized."""
         return Pixels(resized(self.parameters[0].detach(), size))
-
-    def carried(self, tensors: Sequence[Tensor], size: Size) -> list[Tensor]:
-        """Averages resized as the picture; what is positive stays positive."""
-        return [F.interpolate(t, size=size, mode="bilinear", antialias=True) for t in tensors]
 
     def settle(self) -> None:
         """Clamp to [0, 1]."""
@@ -148,17 +140,11 @@ class Fourier(Canvas):
         grown.frequencies = frequencies(new).to(self.whole)
         series = torch.view_as_complex(self.parameters[0].detach()) * self.whole
         spread = torch.view_as_real(series)
-        (wider,) = self.carried([spread], size)
+        wider = _moved(spread, old, new)
         # an orthonormal transform of more pixels has larger coefficients for the same picture
         gain = (new[0] * new[1] / (old[0] * old[1])) ** 0.5
         grown.parameters = [(gain * wider / grown.whole[..., None]).requires_grad_()]
         return grown
-
-    def carried(self, tensors: Sequence[Tensor], size: Size) -> list[Tensor]:
-        """Each frequency's value at its place among those of another size, zero where new."""
-        blank = Fourier.__new__(Fourier)
-        blank._size, blank.share = size, self.share
-        return [_moved(t, self._extent, blank._extent) for t in tensors]
 
     def advance(self, share: float) -> None:
         """Let in the frequencies that belong to this share of the painting."""

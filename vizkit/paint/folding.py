@@ -29,8 +29,8 @@ def folded(module: nn.Module, look: Callable[[], Seen], keep: Iterable[str]) -> 
     """
     kept = {name.partition("#")[0] for name in keep}
     with torch.no_grad():
-        pairs, plain = _pairs(module, look)
-        pairs = [pair for name, pair in pairs.items() if name not in kept]
+        found, plain = _pairs(module, look)
+        pairs = [pair for name, pair in found.items() if name not in kept]
         with contextlib.ExitStack() as stack:
             for conv, norm in pairs:
                 stack.enter_context(_fold(conv, norm))

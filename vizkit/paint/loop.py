@@ -1,7 +1,8 @@
 """The one loop that paints: canvas -> views -> network -> objective -> a step uphill, again and again."""
 
 import contextlib
-from collections.abc import Callable, Iterator, Mapping, Sequence
+import math
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Literal
 
@@ -21,9 +22,10 @@ from vizkit.zoo import VisionModel
 Optimiser = Literal["adam", "nadam", "normalised", "lbfgs"]
 Whole = Callable[[Tensor], tuple[Tensor, Tensor]]
 """An objective that does its own looking: picture (N, 3, H, W) -> values (N,) and their gradient to it."""
-State = Mapping[str, list[Tensor]]
-"""Adam's averages of gradients and of their squares, a tensor a parameter, and its count of steps."""
 OnStep = Callable[[int, int], None] | None
+
+HISTORY = 2**28
+"""So many numbers L-BFGS may keep of its steps; large pictures have shorter memories."""
 
 WORTH_FOLDING = 8
 """From so many steps on a net is made ready for them: it costs two passes."""
@@ -68,7 +70,6 @@ class Painting:
     history: Tensor
     snapshots: Sequence[tuple[int, Tensor]] = ()
     stopped: str = ""
-    state: dict[str, list[Tensor]] | None = None
 
     @property
     def steps(self) -> int:
@@ -85,17 +86,13 @@ def paint(
     generator: torch.Generator,
     on_step: OnStep = None,
     stop: Callable[[Seen], bool] | None = None,
-    state: "State | None" = None,
 ) -> Painting:
     """Paint; call it inside a `session` of the model.
 
     `stop` ends the painting when it says so of what is seen. Ctrl-C ends it too: what is painted so far is
-    the result, and `stopped` says so. `state`: Adam's averages to go on with. Raises `ModelError` when
-    values stop being finite.
+    the result, and `stopped` says so. Raises `ModelError` when values stop being finite.
     """
     with opened(model, canvas, objective, plan, generator) as loop:
-        if state is not None:
-            _put_state(loop.optimiser, canvas.parameters, state)
         return loop.run(on_step, stop)
 
 
@@ -129,6 +126,7 @@ class Loop:
         self.optimiser = _optimiser(plan, canvas.parameters)
         self.history: list[Tensor] = []
         self.snapshots: list[tuple[int, Tensor]] = []
+        self.guard = _Guard(canvas.parameters) if plan.optimiser == "lbfgs" else None
         self.mean = _Mean(canvas.parameters, plan.average) if plan.average else None
         self.seen: Seen | None = None
 
@@ -152,8 +150,7 @@ class Loop:
         except KeyboardInterrupt:
             stopped = "interrupted"
         values = torch.stack(self.history).cpu() if self.history else torch.empty(0, 0)
-        state = _state_of(self.optimiser, self.canvas.parameters)
-        return Painting(self._picture(), values, tuple(self.snapshots), stopped, state)
+        return Painting(self._picture(), values, tuple(self.snapshots), stopped)
 
     def step(self, step: int) -> None:
         """One step of the optimiser, the first is 1."""
@@ -164,14 +161,17 @@ class Loop:
 
         self.canvas.advance((step - 1) / plan.steps)
 
-        def closure() -> float:
+        value, gradients = self.evaluate(redirect=step <= plan.redirect)
+        if self.guard is not None and self.guard.refuses(-float(value.sum())):
+            # the model of the curvature is wrong here: forget it, and go on from the best place
+            self.optimiser.state.clear()
             value, gradients = self.evaluate(redirect=step <= plan.redirect)
-            for parameter, gradient in zip(self.canvas.parameters, gradients, strict=True):
-                parameter.grad = gradient
-            self.history.append(value)
-            return -float(value.sum())
-
-        self.optimiser.step(closure)
+        if not bool(torch.isfinite(value).all()):
+            raise ModelError("the objective is NaN or infinite; try a smaller rate or another layer")
+        for parameter, gradient in zip(self.canvas.parameters, gradients, strict=True):
+            parameter.grad = gradient
+        self.history.append(value)
+        self.optimiser.step(lambda: -float(value.sum()))
         if plan.classic is not None:
             pixels = self.canvas.parameters[0]
             with torch.no_grad():
@@ -201,8 +201,6 @@ class Loop:
         if not loss.requires_grad:
             raise ModelError("the objective has no gradient to the picture: the model detaches or rounds")
         gradients = torch.autograd.grad(loss, self.canvas.parameters, allow_unused=True)
-        if not bool(torch.isfinite(value).all()):
-            raise ModelError("the objective is NaN or infinite; try a smaller rate or another layer")
         if any(g is None for g in gradients):
             raise ModelError("the objective does not depend on the picture")
         if self.plan.optimiser == "normalised":
@@ -220,6 +218,29 @@ def normalised(gradient: Tensor) -> Tensor:
     """A gradient (N, ...) divided by its mean magnitude in each picture (Mordvintsev et al. 2015)."""
     scale = gradient.abs().flatten(1).mean(1).clamp(min=1e-12)
     return gradient / scale.view(-1, *[1] * (gradient.ndim - 1))
+
+
+class _Guard:
+    """Keeps the best place that L-BFGS has come to: without a line search its steps may lead astray."""
+
+    def __init__(self, parameters: Sequence[Tensor]) -> None:
+        self.parameters = parameters
+        self.best = self.first = math.inf
+        self.kept: list[Tensor] = []
+
+    def refuses(self, loss: float) -> bool:
+        """Whether a quarter of what was won is lost again; the parameters are then the best ones."""
+        if not self.kept:
+            self.first = loss
+        lost = loss - self.best
+        if self.kept and not lost <= 0.25 * (self.first - self.best) + 0.05 * abs(self.first):
+            with torch.no_grad():
+                for parameter, value in zip(self.parameters, self.kept, strict=True):
+                    parameter.copy_(value)
+            return True
+        if loss < self.best:
+            self.best, self.kept = loss, [p.detach().clone() for p in self.parameters]
+        return False
 
 
 @contextlib.contextmanager
@@ -256,42 +277,13 @@ class _Mean:
 
 def _optimiser(plan: Plan, parameters: list[Tensor]) -> torch.optim.Optimizer:
     if plan.optimiser == "lbfgs":
-        return torch.optim.LBFGS(parameters, lr=plan.rate, max_iter=1, history_size=50)
+        numbers = sum(p.numel() for p in parameters)
+        history = max(3, min(50, HISTORY // (2 * numbers)))
+        return torch.optim.LBFGS(parameters, lr=plan.rate, max_iter=1, history_size=history)
     if plan.optimiser == "adam":
         return torch.optim.Adam(parameters, lr=plan.rate, fused=True)
     kind = torch.optim.NAdam if plan.optimiser == "nadam" else torch.optim.SGD
     return kind(parameters, lr=plan.rate)
-
-
-_AVERAGES = ("exp_avg", "exp_avg_sq")
-
-
-def _state_of(
-    optimiser: torch.optim.Optimizer, parameters: Sequence[Tensor]
-) -> dict[str, list[Tensor]] | None:
-    """Adam's averages, None for other optimisers."""
-    kept = [optimiser.state.get(p, {}) for p in parameters]
-    if not all(name in entry for entry in kept for name in _AVERAGES):
-        return None
-    return {name: [entry[name] for entry in kept] for name in _AVERAGES}
-
-
-def _put_state(optimiser: torch.optim.Optimizer, parameters: Sequence[Tensor], state: State) -> None:
-    """Begin with these averages. Where a parameter is new (zero average) the largest known square stands in.
-
-    A square of zero would make the first step there as long as the rate whatever the gradient.
-    """
-    for k, parameter in enumerate(parameters):
-        average, square = (state[name][k].clone() for name in _AVERAGES)
-        fresh = square <= 0
-        known = square[~fresh]
-        if known.numel():
-            square[fresh] = known.median()
-        optimiser.state[parameter] = {
-            "step": torch.tensor(100.0, device=parameter.device),  # past the correction of the start
-            "exp_avg": average,
-            "exp_avg_sq": square,
-        }
 
 
 def _spread(steps: int, count: int) -> set[int]:

@@ -1,7 +1,8 @@
 """Coarse to fine: a painting made at small sizes first, whose state starts the next size.
 
-The cost of a step grows with the number of pixels, so most of the work is done where it is cheap. Picture and
-optimiser's averages are carried over: the next size goes on, it does not start anew.
+A net sees shapes of its own size only: what is painted small first becomes the large shapes of the picture.
+The optimiser begins anew at each size. Its averages, carried over and scaled to the next size's gradients,
+made the result worse: they remember the large gradients of the beginning.
 """
 
 from collections.abc import Callable, Sequence
@@ -19,7 +20,7 @@ Goal = Callable[[Size], Objective | Whole]
 """What is painted for at a size."""
 
 
-def sizes_up_to(size: Size, *, smallest: int = 128, ratio: float = 2**0.5) -> list[Size]:
+def sizes_up_to(size: Size, *, smallest: int = 256, ratio: float = 2) -> list[Size]:
     """Sizes in proportion from about `smallest` pixels on the longer side to `size`, by steps of `ratio`."""
     count, longer = 0, max(size) / ratio
     while longer >= smallest * 0.95:
@@ -29,11 +30,11 @@ def sizes_up_to(size: Size, *, smallest: int = 128, ratio: float = 2**0.5) -> li
 
 
 def shares(count: int, steps: int) -> list[int]:
-    """Steps at each of `count` sizes: half of the steps at the first, the rest evenly, at least one each."""
+    """Steps at each of `count` sizes: two thirds at the last, the rest evenly, at least one each."""
     if count == 1:
         return [steps]
-    rest = max(1, round(steps / 2 / (count - 1)))
-    return [max(1, steps - rest * (count - 1)), *[rest] * (count - 1)]
+    rest = max(1, round(steps / 3 / (count - 1)))
+    return [*[rest] * (count - 1), max(1, steps - rest * (count - 1))]
 
 
 def paint_scales(
@@ -44,21 +45,22 @@ def paint_scales(
     plan: Plan,
     *,
     generator: torch.Generator,
+    under: Callable[[Size], Canvas] | None = None,
     on_step: OnStep = None,
 ) -> Painting:
     """Paint at each size in turn, on a canvas that is at the first size now; `plan.steps` are those of all.
 
+    under: the canvas of a size as it was before anything was painted: each next size begins with it and what
+    was changed so far, so that a photograph's detail is there. None: with the enlarged picture alone.
     Snapshots are spread over all steps. Ctrl-C gives what there is, at the size that was reached.
     """
     counts = shares(len(sizes), plan.steps)
     history: list[Tensor] = []
     shots: list[tuple[int, Tensor]] = []
-    state: dict[str, list[Tensor]] | None = None
     done = 0
     for k, size in enumerate(sizes):
         if canvas.size != size:
-            state = None if state is None else {name: canvas.carried(ts, size) for name, ts in state.items()}
-            canvas = canvas.grown(size)
+            canvas = canvas.grown(size) if under is None else laid_over(canvas, under, size)
         here = _part(plan, k, counts)
         made = paint(
             model,
@@ -67,15 +69,24 @@ def paint_scales(
             here,
             generator=generator,
             on_step=_shifted(on_step, done, plan.steps),
-            state=state,
         )
         history.append(made.history.reshape(len(made.history), -1))
         shots += [(done + step, shot) for step, shot in made.snapshots]
         done += made.steps
-        state = made.state
         if made.stopped:
             break
     return replace(made, history=torch.cat(history), snapshots=shots)
+
+
+def laid_over(canvas: Canvas, under: Callable[[Size], Canvas], size: Size) -> Canvas:
+    """What was painted on `under` at the canvas's size, laid over `under` at another size."""
+    ahead = under(size)
+    changed, before = canvas.grown(size), under(canvas.size).grown(size)
+    with torch.no_grad():
+        for own, new, old in zip(ahead.parameters, changed.parameters, before.parameters, strict=True):
+            own.add_(new - old)
+    ahead.settle()
+    return ahead
 
 
 def _part(plan: Plan, k: int, counts: Sequence[int]) -> Plan:

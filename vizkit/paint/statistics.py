@@ -85,7 +85,7 @@ class _Moments(torch.autograd.Function):
         return mean, (ones @ centred.square())[0] / len(flat)
 
     @staticmethod
-    @once_differentiable  # type: ignore[untyped-decorator]
+    @once_differentiable
     def backward(ctx: Any, of_mean: Tensor, of_variance: Tensor) -> Tensor:
         (centred,) = ctx.saved_tensors
         count = len(centred)
