@@ -55,7 +55,7 @@ def test_a_series_that_grows_shows_the_same_picture():
 
 
 def test_what_was_painted_is_laid_over_the_photograph_at_another_size():
-    photo = torch.rand(1, 3, 48, 64, generator=generator())
+    photo = smooth_picture(48, 64)
     for kind in (Pixels, lambda start: Fourier(start, noise=0)):
         canvas = kind(resized(photo, (24, 32)))
         untouched = laid_over(canvas, lambda size, kind=kind: kind(resized(photo, size)), (48, 64))

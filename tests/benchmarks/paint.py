@@ -59,7 +59,7 @@ class Reached(BaseException):
 
 
 def bare(model, layers, view):
-    """A step's limit: the net up to its deepest layer (its output if there is none) and back, nothing else."""
+    """A step's limit: the net up to its deepest layer (or its output) and back, nothing else."""
     deepest = next((n for n, _ in reversed(list(model.module.named_modules())) if n in layers), None)
     leaf = view.detach().clone().contiguous(memory_format=torch.channels_last).requires_grad_()
     found = []
