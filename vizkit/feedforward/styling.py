@@ -19,6 +19,7 @@ from vizkit.fingerprint import Fingerprint
 from vizkit.images import to_pillow
 from vizkit.origin import versions
 from vizkit.paint.choosing import content_layer, style_layers
+from vizkit.paint.folding import folded
 from vizkit.paint.grams import Style, colour_loss, style_loss, style_of
 from vizkit.paint.objectives import Objective, content, total_variation
 from vizkit.paint.seeing import Eye, open_eye
@@ -156,7 +157,9 @@ def train_fast_style(
             fit = Fit(
                 network, KIND, config, os.fspath(out), steps, rate, teacher.loss, teacher.judge, seed=seed
             )
-            journal = fit.run(on_step)
+            look = pool.held[:1].to(model.device)
+            with folded(model.module, lambda: eye(look), [*layers, kept]):
+                journal = fit.run(on_step)
     made = provenance(model, weights, target=", ".join(names), image=os.path.basename(os.fspath(folder)))
     curves = _curves(made, journal, names)
     return Trained(os.fspath(out), curves, _samples(made, network, pool, sources, model.device), journal)
