@@ -16,7 +16,7 @@ from vizkit.paint.studio import Photograph, seeded_generator, with_longer
 from vizkit.paint.transforms import Views
 from vizkit.zoo import VisionModel
 
-MODERN_STEPS = 200
+MODERN_STEPS = 240
 SMOOTH, FADED, STATISTICS = 17.0, 25.0, 10.0
 """Weights of the total variation, of strong contrast and of the net's statistics beside a target's score."""
 

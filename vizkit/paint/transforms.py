@@ -51,7 +51,7 @@ class Views:
             pictures = F.interpolate(pictures, size=size, mode="bilinear", antialias=True)
         if self.noise:
             # the same for all: numbers are slow to draw, and steps have their own
-            drawn = torch.randn((1, *pictures.shape[1:]), generator=generator).to(pictures)
+            drawn = torch.randn(pictures.shape, generator=generator).to(pictures)
             pictures = torch.add(pictures, drawn, alpha=self.noise)
         return pictures
 
