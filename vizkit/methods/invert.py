@@ -133,7 +133,7 @@ class _Asked:
         """A grey canvas of the photograph's size, and how it is painted."""
         generator = seeded_generator(self.seed)
         size = pixels.shape[2], pixels.shape[3]
-        steps = self.steps or (60 if self.preview else 200)
+        steps = self.steps or (48 if self.preview else 200)
         if self.canvas == "fourier":
             start = flat(1, size).to(pixels)
             plan = Plan(steps, self.rate or 0.05, snapshots=self.snapshots, falling=0.1)

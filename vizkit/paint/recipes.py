@@ -17,7 +17,7 @@ from vizkit.paint.transforms import Views
 from vizkit.zoo import VisionModel
 
 MODERN_STEPS = 240
-SMOOTH, FADED, STATISTICS = 17.0, 25.0, 10.0
+SMOOTH, FADED, STATISTICS = 17.0, 30.0, 14.0
 """Weights of the total variation, of strong contrast and of the net's statistics beside a target's score."""
 
 CLASS_VIEWS = Views(rotate=10, scale=(0.55, 1.15), jitter=0.03, mirror=True, noise=0.02)
