@@ -1,0 +1,1 @@
+"""The training stack: data, layers, losses, networks, and the loop that trains them."""

@@ -1,0 +1,95 @@
+"""Augmentation of whole batches in memory: flips, shifts, cutout and colour jitter along principal axes."""
+
+from dataclasses import dataclass
+from typing import Literal
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+Flip = Literal["none", "random", "alternating"]
+
+
+@dataclass(frozen=True)
+class Augment:
+    """What is done to a batch.
+
+    flip: left-right: a coin a picture ("random"), or every picture in every second epoch, the coin thrown
+    once ("alternating", Jordan 2024: half of the epochs see what the others did not). shift: by up to so
+    many pixels in both directions, mirrored at the edges. cutout: a square of this side is blanked (DeVries
+    & Taylor 2017). jitter: standard deviation of the multiples of the colours' principal axes (Krizhevsky
+    et al. 2012: 0.1), which needs `variances` and `axes` of `ImageStats`.
+    """
+
+    flip: Flip = "none"
+    shift: int = 0
+    cutout: int = 0
+    jitter: float = 0.0
+
+    def __call__(
+        self,
+        batch: Tensor,
+        numbers: Tensor,
+        epoch: int,
+        generator: torch.Generator,
+        colours: tuple[Tensor, Tensor] | None = None,
+    ) -> Tensor:
+        """The batch (N, C, H, W), augmented.
+
+        numbers: (N,) of its pictures in the data set, which alternating flips go by. colours: (variances,
+        axes). What cutout blanks is 0, the mean of normalised pixels.
+        """
+        if self.flip != "none":
+            batch = torch.where(self._flips(numbers, epoch, generator), batch.flip(3), batch)
+        if self.shift:
+            batch = shifted(batch, self.shift, generator)
+        if self.jitter and colours is not None:
+            batch = jittered(batch, *colours, self.jitter, generator)
+        if self.cutout:
+            batch = batch * ~_squares(batch, self.cutout, generator)
+        return batch
+
+    def _flips(self, numbers: Tensor, epoch: int, generator: torch.Generator) -> Tensor:
+        if self.flip == "random":
+            coins = torch.rand(len(numbers), generator=generator) < 0.5
+        else:
+            # a coin that depends on the picture alone (Knuth's multiplicative hash)
+            coins = ((numbers * 2654435761 >> 16) + epoch) % 2 == 1
+        return coins[:, None, None, None]
+
+
+def shifted(batch: Tensor, most: int, generator: torch.Generator) -> Tensor:
+    """Pictures (N, C, H, W) moved by whole pixels, up to `most` each way, mirrored at the edges."""
+    count, _, rows, columns = batch.shape
+    down, right = torch.randint(0, 2 * most + 1, (2, count, 1), generator=generator)
+    padded = F.pad(batch, [most] * 4, "reflect")
+    picture = torch.arange(count)[:, None, None]
+    row = (torch.arange(rows) + down)[:, :, None]
+    column = (torch.arange(columns) + right)[:, None, :]
+    return padded.permute(0, 2, 3, 1)[picture, row, column].permute(0, 3, 1, 2)
+
+
+def jittered(
+    batch: Tensor, variances: Tensor, axes: Tensor, deviation: float, generator: torch.Generator
+) -> Tensor:
+    """Pictures (N, C, H, W) in [0, 1] with sum_k a_k variance_k axis_k added to every pixel's colour.
+
+    a_k is normal with this deviation, drawn once a picture (Krizhevsky, Sutskever & Hinton 2012, section
+    4.1).
+    """
+    drawn = deviation * torch.randn((len(batch), len(variances)), generator=generator)
+    colours = (drawn * variances) @ axes.T
+    return batch + colours[:, :, None, None].to(batch)
+
+
+def _squares(batch: Tensor, side: int, generator: torch.Generator) -> Tensor:
+    """(N, 1, H, W): True in a square of this side around a random pixel, cut off at the edges."""
+    count, _, rows, columns = batch.shape
+
+    def span(length: int) -> Tensor:
+        middle = torch.randint(0, length, (count, 1), generator=generator)
+        first = middle - side // 2
+        places = torch.arange(length)
+        return (places >= first) & (places < first + side)
+
+    return (span(rows)[:, :, None] & span(columns)[:, None, :])[:, None]
