@@ -19,7 +19,7 @@ FILES = sorted([*(ROOT / "vizkit").rglob("*.py"), *(ROOT / "cli").rglob("*.py")]
 
 # from the ground up: a file imports from its own layer and those before it
 LAYERS = [
-    ["errors", "atomic", "fingerprint", "signatures", "tensorfiles"],
+    ["errors", "atomic", "fingerprint", "signatures", "tensorfiles", "networkfiles"],
     ["results", "tables", "compounds", "pictures", "scatters", "summaries", "paintings", "curves"],
     ["embedding"],
     [
@@ -36,10 +36,10 @@ LAYERS = [
         "scatter_drawing",
         "painting_drawing",
         "mapstats",
+        "nets",
         "zoo",
     ],
     ["charts", "curve_drawing", "site", "origin", "kernels"],
-    ["nets"],
     ["failures", "masks", "incremental"],
     ["runs"],
     ["spatial"],

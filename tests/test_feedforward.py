@@ -7,7 +7,7 @@ import vizkit
 import vizkit.images
 from tests.slow_index import photo_folder
 from vizkit.errors import UsageError
-from vizkit.feedforward.checkpoint import fill, load, save
+from vizkit.networkfiles import fill, load, save
 from vizkit.feedforward.networks import Decoder, StyleNet, StyleNorm
 from vizkit.feedforward.pool import Pool
 from vizkit.feedforward.prior import load_prior, paint_latent, whitening

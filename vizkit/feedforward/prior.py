@@ -15,7 +15,7 @@ from torch import Tensor
 
 from vizkit.curves import Curves, Series
 from vizkit.errors import UsageError
-from vizkit.feedforward.checkpoint import Saved, load
+from vizkit.networkfiles import Saved, load
 from vizkit.feedforward.networks import Decoder
 from vizkit.feedforward.pool import Pool
 from vizkit.feedforward.styling import Trained

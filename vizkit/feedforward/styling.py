@@ -11,7 +11,7 @@ from torch import Tensor
 
 from vizkit.curves import Curves, Series
 from vizkit.errors import UsageError
-from vizkit.feedforward.checkpoint import fill, load
+from vizkit.networkfiles import fill, load
 from vizkit.feedforward.networks import StyleNet
 from vizkit.feedforward.pool import Pool
 from vizkit.feedforward.training import Fit, Journal, OnStep

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from vizkit.errors import ModelError
-from vizkit.feedforward.checkpoint import fill, load, save
+from vizkit.networkfiles import fill, load, save
 
 OnStep = Callable[[int, int], None] | None
 

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from vizkit.errors import UsageError, did_you_mean
 from vizkit.sessions import seeded
-from vizkit.zoo import embedded, timm_models
+from vizkit.zoo import embedded, timm_models, trained
 from vizkit.zoo.checkpoints import load_weights
 from vizkit.zoo.entry import Entry, short_hash_matches
 from vizkit.zoo.preparing import Preprocessing
@@ -32,7 +32,7 @@ def load_model(
     device: str = "auto",
     seed: int = 0,
 ) -> VisionModel:
-    """A model by name: the embedded default, torchvision's names, or `timm:NAME`.
+    """A model by name: the embedded default, torchvision's names, `timm:NAME`, or a classifier's file.
 
     Its weights are, in this order: the file `weights`; random ones (from `seed`) with `random_weights`;
     the pretrained ones from their package or the local cache, or fetched when `download` is set.
@@ -43,6 +43,8 @@ def load_model(
     """
     if weights is not None and random_weights:
         raise UsageError("--weights and --random-weights exclude each other")
+    if trained.is_classifier(name):
+        return _trained(name, device, given=weights is not None or random_weights or classes is not None)
     entry = find(name)
     own = weights is not None or random_weights
     if classes and classes != len(entry.labels or ()) and not own:
@@ -142,6 +144,15 @@ def pick_device(device: str) -> torch.device:
         reason = (str(error).splitlines() or [type(error).__name__])[0]
         raise UsageError(f"device {device!r} cannot be used: {reason}") from error
     return picked
+
+
+def _trained(path: str, device: str, *, given: bool) -> VisionModel:
+    """A classifier that was trained here; it has its own weights."""
+    if given:
+        raise UsageError(f"{path!r} holds a network with its weights; leave --weights and its like out")
+    model = trained.open_classifier(path)
+    model.module.to(pick_device(device))
+    return model
 
 
 def _build_random(entry: Entry, classes: int | None, seed: int) -> nn.Module:

@@ -1,0 +1,102 @@
+"""Runs in folders: what they leave, going on after a kill, refusals, and the model that comes out."""
+
+import csv
+import json
+import os
+import random
+from pathlib import Path
+
+import pytest
+import torch
+
+import vizkit
+from vizkit.errors import UsageError
+from vizkit.training.datasets import load_data
+from vizkit.training.folder import LOG, MODEL, RECORD, STATE, train_into
+from vizkit.training.loop import Callback
+from vizkit.training.recipe import Recipe
+
+RECIPE = Recipe(net="resnet9", epochs=3, batch=64, rate=0.2, average=0.9, precision="float32").with_(flip="random", shift=1)
+
+
+@pytest.fixture(scope="module")
+def digits():
+    return load_data("digits")
+
+
+@pytest.fixture(scope="module")
+def whole(digits, tmp_path_factory):
+    return train_into(digits, tmp_path_factory.mktemp("run") / "whole", RECIPE)
+
+
+def test_a_finished_run_leaves_a_model_a_log_and_a_record(whole, digits):
+    assert sorted(os.listdir(whole.folder)) == [LOG, MODEL, RECORD]
+    with open(os.path.join(whole.folder, LOG), newline="") as file:
+        rows = list(csv.DictReader(file))
+    assert [float(r["epoch"]) for r in rows] == [1, 2, 3]
+    assert float(rows[-1]["held_accuracy"]) == whole.history.epochs[-1]["held_accuracy"]
+    with open(os.path.join(whole.folder, RECORD)) as file:
+        record = json.load(file)
+    assert record["test"] == whole.test
+    assert Recipe.of(record["recipe"]) == RECIPE
+    assert whole.test["accuracy"] > 0.8
+
+
+def test_the_model_that_comes_out_is_loaded_by_its_path(whole, digits):
+    model = vizkit.load_model(whole.model)
+    assert model.labels == tuple("0123456789")
+    with torch.no_grad():
+        scores = model(digits.test.images.float() / 255)
+    right = (scores.argmax(1) == digits.test.labels).double().mean()
+    assert float(right) == pytest.approx(whole.test["accuracy"], abs=0.01)
+    shown = vizkit.saliency(model, digits.test.images[0], target="3")
+    assert shown.values.shape == (8, 8)
+    with pytest.raises(UsageError, match="leave --weights"):
+        vizkit.load_model(whole.model, random_weights=True)
+
+
+def test_a_run_that_is_killed_again_and_again_ends_in_the_same_bits(whole, digits, tmp_path):
+    draw = random.Random(0)
+
+    class Kill(Callback):
+        def __init__(self):
+            self.left = draw.randint(1, 12)
+
+        def on_step(self, run, loss):
+            self.left -= 1
+            if not self.left:
+                if draw.random() < 0.5:
+                    run.callbacks[0].keep(run)  # the time for it had just come
+                raise KeyboardInterrupt
+
+    kills = 0
+    while True:
+        try:
+            cut = train_into(digits, tmp_path / "cut", RECIPE, callbacks=[Kill()] if kills < 8 else [])
+            break
+        except KeyboardInterrupt:
+            kills += 1
+    assert kills == 8
+    assert cut.history == whole.history
+    assert Path(cut.model).read_bytes() == Path(whole.model).read_bytes()
+
+
+def test_other_runs_and_other_files_are_left_alone(whole, digits, tmp_path):
+    with pytest.raises(UsageError, match="finished"):
+        train_into(digits, whole.folder, RECIPE)
+    with pytest.raises(UsageError, match="another recipe"):
+        train_into(digits, whole.folder, RECIPE.with_(rate=0.7))
+    (tmp_path / "letter.txt").write_text("mine")
+    with pytest.raises(UsageError, match="other files"):
+        train_into(digits, tmp_path, RECIPE)
+    folder = tmp_path / "broken"
+
+    class Stop(Callback):
+        def on_epoch(self, run, record):
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        train_into(digits, folder, RECIPE, callbacks=[Stop()])
+    (folder / STATE).write_bytes(b"nonsense")
+    with pytest.raises(UsageError, match="remove it"):
+        train_into(digits, folder, RECIPE)

@@ -1,0 +1,69 @@
+"""Classifiers that were trained here: one file with the weights and all that is needed to use them."""
+
+import os
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from torch import nn
+
+from vizkit.errors import UsageError
+from vizkit.nets import make_net
+from vizkit.networkfiles import Saved, fill, load, save
+from vizkit.zoo.preparing import Preprocessing
+from vizkit.zoo.vision import VisionModel
+
+KIND = "classifier"
+
+
+@dataclass(frozen=True)
+class Blueprint:
+    """What a classifier is: its net by name, what pictures it takes, its classes.
+
+    mean, std: of each channel, what pixels are normalised by. recipe: how it was trained, for the record.
+    """
+
+    net: str
+    channels: int
+    side: int
+    classes: Sequence[str]
+    mean: Sequence[float]
+    std: Sequence[float]
+    recipe: Mapping[str, Any]
+
+    def build(self) -> nn.Module:
+        """The net with new weights."""
+        return make_net(self.net, channels=self.channels, classes=len(self.classes), side=self.side)
+
+    def model(self, module: nn.Module, name: str) -> VisionModel:
+        """The net with its preprocessing and its classes' names."""
+        size = self.side, self.side
+        settings = Preprocessing(size, self.side, "bilinear", tuple(self.mean), tuple(self.std))
+        return VisionModel(module.eval(), name, settings, tuple(self.classes), channels=self.channels)
+
+
+def save_classifier(path: str, module: nn.Module, blueprint: Blueprint) -> None:
+    """Write a classifier in one step. Raises what `atomic.write` raises."""
+    save(path, KIND, asdict(blueprint), module.state_dict())
+
+
+def is_classifier(path: str | os.PathLike[str]) -> bool:
+    """Whether there is a file of ours that holds a network, so that `open_classifier` is worth trying."""
+    return os.fspath(path).endswith(".safetensors") and os.path.isfile(path)
+
+
+def open_classifier(path: str | os.PathLike[str]) -> VisionModel:
+    """A classifier from its file. Raises `UsageError` for other files and for damaged ones."""
+    name = os.fspath(path)
+    saved = load(name, KIND)
+    blueprint = _blueprint(saved, name)
+    module = blueprint.build()
+    fill(module, saved, name)
+    return blueprint.model(module, os.path.basename(name))
+
+
+def _blueprint(saved: Saved, name: str) -> Blueprint:
+    try:
+        return Blueprint(**saved.config)
+    except TypeError as error:
+        raise UsageError(f"{name!r} does not say what its network is: {error}") from None
