@@ -19,6 +19,7 @@ WRITTEN_BY_HAND = {
     "scan": "Scan a folder of pictures into an index that answers everything else.",
     "fast-style": "Style transfer in one pass: train a network, apply it to pictures.",
     "prior": "Train a decoder that class images can be painted with.",
+    "train": "Train a network on labelled pictures.",
     "evaluate": "Compare heat-map methods by numbers: insertion, deletion, ROAD, infidelity ...",
     "models": "List the models that can be loaded by name.",
     "layers": "List a model's layers: name, kind, output shape, parameters, receptive field.",

@@ -105,7 +105,7 @@ def test_methods_do_not_import_each_other_but_through_explain():
     [
         ("torchvision", {"vizkit.zoo.torchvision_models"}),
         ("timm", {"vizkit.zoo.timm_models"}),
-        ("safetensors", {"vizkit.zoo.weightfiles", "vizkit.zoo.checkpoints"}),
+        ("safetensors", {"vizkit.zoo.weightfiles", "vizkit.zoo.checkpoints", "vizkit.training.folder"}),
         ("jinja2", {"vizkit.site.pages"}),
         ("openTSNE", {"vizkit.embedding.reduction"}),
         ("umap", {"vizkit.embedding.reduction"}),

@@ -7,11 +7,11 @@ import vizkit
 import vizkit.images
 from tests.slow_index import photo_folder
 from vizkit.errors import UsageError
-from vizkit.networkfiles import fill, load, save
 from vizkit.feedforward.networks import Decoder, StyleNet, StyleNorm
 from vizkit.feedforward.pool import Pool
 from vizkit.feedforward.prior import load_prior, paint_latent, whitening
 from vizkit.feedforward.styling import KIND, FastStyle
+from vizkit.networkfiles import fill, load, save
 from vizkit.paint.canvases import noise
 from vizkit.paint.objectives import class_logit
 from vizkit.paint.recipes import Brief

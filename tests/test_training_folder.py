@@ -16,7 +16,9 @@ from vizkit.training.folder import LOG, MODEL, RECORD, STATE, train_into
 from vizkit.training.loop import Callback
 from vizkit.training.recipe import Recipe
 
-RECIPE = Recipe(net="resnet9", epochs=3, batch=64, rate=0.2, average=0.9, precision="float32").with_(flip="random", shift=1)
+RECIPE = Recipe(net="resnet9", epochs=3, batch=64, rate=0.2, average=0.9, precision="float32").with_(
+    flip="random", shift=1
+)
 
 
 @pytest.fixture(scope="module")

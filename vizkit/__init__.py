@@ -32,6 +32,7 @@ _HOMES = {
     "fast_style": "vizkit.feedforward.styling",
     "FastStyle": "vizkit.feedforward.styling",
     "train_prior": "vizkit.feedforward.prior",
+    "train": "vizkit.training.folder",
     "Pictures": "vizkit.pictures",
     "Painting": "vizkit.paintings",
     "Curves": "vizkit.curves",

@@ -49,6 +49,7 @@ from vizkit.scanning.scanner import scan as scan
 from vizkit.sessions import session as session
 from vizkit.tables import Table as Table
 from vizkit.targetspecs import region as region
+from vizkit.training.folder import train as train
 from vizkit.zoo import VisionModel as VisionModel
 from vizkit.zoo import load_model as load_model
 from vizkit.zoo import wrap as wrap

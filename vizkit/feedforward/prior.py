@@ -15,11 +15,11 @@ from torch import Tensor
 
 from vizkit.curves import Curves, Series
 from vizkit.errors import UsageError
-from vizkit.networkfiles import Saved, load
 from vizkit.feedforward.networks import Decoder
 from vizkit.feedforward.pool import Pool
 from vizkit.feedforward.styling import Trained
 from vizkit.feedforward.training import Fit, Journal, OnStep
+from vizkit.networkfiles import Saved, load
 from vizkit.paint.canvases import Latent
 from vizkit.paint.choosing import style_layers
 from vizkit.paint.loop import Painting as Painted

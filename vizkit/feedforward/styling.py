@@ -11,12 +11,12 @@ from torch import Tensor
 
 from vizkit.curves import Curves, Series
 from vizkit.errors import UsageError
-from vizkit.networkfiles import fill, load
 from vizkit.feedforward.networks import StyleNet
 from vizkit.feedforward.pool import Pool
 from vizkit.feedforward.training import Fit, Journal, OnStep
 from vizkit.fingerprint import Fingerprint
 from vizkit.images import to_pillow
+from vizkit.networkfiles import fill, load
 from vizkit.origin import versions
 from vizkit.paint.choosing import content_layer, style_layers
 from vizkit.paint.folding import folded

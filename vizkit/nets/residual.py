@@ -22,6 +22,22 @@ class Residual(nn.Module):
         return made
 
 
+class Scaled(nn.Module):
+    """x * factor: scores of maxima are large, and so would be the first steps."""
+
+    def __init__(self, factor: float) -> None:
+        super().__init__()
+        self.factor = factor
+
+    def forward(self, x: Tensor) -> Tensor:
+        """The same shape."""
+        return x * self.factor
+
+    def extra_repr(self) -> str:
+        """The factor."""
+        return str(self.factor)
+
+
 class Basic(nn.Module):
     """Two 3 x 3 convolutions beside a shortcut, ReLU behind the sum; survives with a probability in training.
 
@@ -111,6 +127,7 @@ def resnet9(channels: int, classes: int, side: int, *, width: int = 16) -> nn.Mo
         nn.AdaptiveMaxPool2d(1),
         nn.Flatten(),
         nn.Linear(d, classes),
+        Scaled(0.125),
     )
 
 

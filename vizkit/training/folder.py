@@ -5,6 +5,7 @@ import hashlib
 import io
 import json
 import os
+import pickle
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -16,11 +17,12 @@ import torch
 from vizkit import atomic
 from vizkit.errors import UsageError
 from vizkit.nets import make_net
-from vizkit.training.datasets import DataSet, Pictures
+from vizkit.training.datasets import DataSet, Pictures, load_data
 from vizkit.training.initialisers import initialise
 from vizkit.training.loop import Callback, History, Run, mixed
 from vizkit.training.recipe import Recipe
 from vizkit.training.splits import split
+from vizkit.zoo import pick_device
 from vizkit.zoo.trained import Blueprint, save_classifier
 
 MODEL, STATE, LOG, RECORD = "model.safetensors", "state.ckpt", "log.csv", "training.json"
@@ -55,6 +57,43 @@ class Trained:
         return os.path.join(self.folder, MODEL)
 
 
+def train(
+    data: DataSet | str | os.PathLike[str],
+    out: str | os.PathLike[str],
+    *,
+    recipe: Recipe | None = None,
+    size: int | None = None,
+    device: str = "auto",
+    on_step: OnStep = None,
+    **changes: Any,
+) -> Trained:
+    """Train a net on a data set into a folder; the same call goes on where an earlier one was cut.
+
+    data: what `load_data` takes, or its result; size: of an image folder's pictures. recipe: `usual(data)` by
+    itself; `changes` are fields of it (`epochs=20, net="vgg", flip="none"`). The test set is looked at once,
+    at the end. `load_model(result.model)` opens what came of it. Raises `UsageError`, `ModelError`.
+    """
+    source = data if isinstance(data, DataSet) else load_data(data, size=size)
+    chosen = (recipe or usual(source)).with_(**changes)
+    return train_into(source, out, chosen, device=pick_device(device), on_step=on_step)
+
+
+def usual(data: DataSet) -> Recipe:
+    """The recipe that suits a data set by itself.
+
+    Few pictures are seen more often, in smaller batches; small ones are moved and blanked less. Left and
+    right are alike but in figures and letters.
+    """
+    count, side = len(data.train), min(data.train.images.shape[2:])
+    signs = all(len(name) == 1 for name in data.train.classes)
+    batch = 256 if count >= 20_000 else 64
+    epochs = max(12, min(60, round(240_000 / max(count, 1))))
+    moved = max(1, side // 14)
+    return Recipe(epochs=epochs, batch=batch, average=0.99).with_(
+        flip="none" if signs else "alternating", shift=moved, cutout=side // 4 if side >= 16 else 0
+    )
+
+
 def train_into(
     data: DataSet,
     out: str | os.PathLike[str],
@@ -73,9 +112,10 @@ def train_into(
     kept, held = split(data.train.labels, recipe.held_out, seed=recipe.seed)
     learnt, judged = data.train.take(kept), data.train.take(held)
     said = {"recipe": recipe.record(), "data": data_record(data)}
+    net = new_net(recipe, data.train)
     _claim(folder, said)
     run = Run(
-        new_net(recipe, data.train),
+        net,
         recipe,
         learnt,
         judged,
@@ -135,9 +175,11 @@ def _claim(folder: Path, said: Mapping[str, Any]) -> None:
         except (OSError, ValueError):
             raise UsageError(f"{str(record)!r} cannot be read; train into another folder") from None
         if {k: found.get(k) for k in said} != json.loads(json.dumps(said)):
-            raise UsageError(f"{str(folder)!r} holds a run of another recipe or other data; choose another -o")
+            raise UsageError(
+                f"{str(folder)!r} holds a run of another recipe or other data; choose another -o"
+            )
         if (folder / MODEL).exists():
-            raise UsageError(f"{str(folder)!r} holds this run, finished; choose another -o to train it again")
+            raise UsageError(f"{str(folder)!r} holds this run, finished; name another folder")
         return
     if folder.is_dir() and any(folder.iterdir()):
         raise UsageError(f"{str(folder)!r} holds other files; choose a new folder")
@@ -156,7 +198,7 @@ def _resume(run: Run, folder: Path) -> None:
         return
     try:
         state = torch.load(path, map_location="cpu", weights_only=True)
-    except Exception as error:
+    except (OSError, RuntimeError, ValueError, EOFError, pickle.UnpicklingError) as error:
         reason = (str(error).splitlines() or [type(error).__name__])[0]
         raise UsageError(f"{str(path)!r} cannot be read ({reason}); remove it to begin anew") from None
     run.load(state)
@@ -169,12 +211,12 @@ class _Keeper(Callback):
         self.folder = folder
         self.saved = time.monotonic()
 
-    def on_step(self, run: Run, loss: float) -> None:  # noqa: ARG002
+    def on_step(self, run: Run, loss: float) -> None:
         """Every `EVERY` seconds."""
         if time.monotonic() - self.saved > EVERY:
             self.keep(run)
 
-    def on_epoch(self, run: Run, record: Mapping[str, float]) -> None:  # noqa: ARG002
+    def on_epoch(self, run: Run, record: Mapping[str, float]) -> None:
         """The state, and the log anew."""
         text = io.StringIO()
         rows = csv.DictWriter(text, list(run.history.epochs[0]))
@@ -195,6 +237,6 @@ class _Progress(Callback):
     def __init__(self, on_step: OnStep) -> None:
         self.tell = on_step
 
-    def on_step(self, run: Run, loss: float) -> None:  # noqa: ARG002
+    def on_step(self, run: Run, loss: float) -> None:
         if self.tell is not None:
             self.tell(run.step, run.steps)
