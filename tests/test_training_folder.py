@@ -83,6 +83,13 @@ def test_a_run_that_is_killed_again_and_again_ends_in_the_same_bits(whole, digit
     assert Path(cut.model).read_bytes() == Path(whole.model).read_bytes()
 
 
+@pytest.mark.parametrize("field", ["net", "optimiser", "schedule", "loss", "initialiser"])
+def test_wrong_names_leave_no_folder(digits, tmp_path, field):
+    with pytest.raises(UsageError, match="there is no"):
+        train_into(digits, tmp_path / "run", RECIPE.with_(**{field: "nonsense"}))
+    assert not (tmp_path / "run").exists()
+
+
 def test_other_runs_and_other_files_are_left_alone(whole, digits, tmp_path):
     with pytest.raises(UsageError, match="finished"):
         train_into(digits, whole.folder, RECIPE)

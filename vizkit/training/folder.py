@@ -112,16 +112,15 @@ def train_into(
     kept, held = split(data.train.labels, recipe.held_out, seed=recipe.seed)
     learnt, judged = data.train.take(kept), data.train.take(held)
     said = {"recipe": recipe.record(), "data": data_record(data)}
-    net = new_net(recipe, data.train)
-    _claim(folder, said)
     run = Run(
-        net,
+        new_net(recipe, data.train),
         recipe,
         learnt,
         judged,
         device=device,
         callbacks=[_Keeper(folder), _Progress(on_step), *callbacks],
     )
+    _claim(folder, said)  # after all names in the recipe were understood
     _resume(run, folder)
     run.run()
     test = None if data.test is None else run.judge(data.test)

@@ -76,6 +76,7 @@ class Run:
             net, recipe.optimiser, rate=scaled_rate(recipe.rate, recipe.batch), decay=recipe.decay
         )
         self.loss = make_loss(recipe.loss, smoothing=recipe.smoothing)
+        rate_at(recipe.schedule, 0, 1)  # a wrong name is said before any work
         self.mean = copy.deepcopy(net).requires_grad_(False) if recipe.average else None
         self.step = 0
         self.history = History()
