@@ -391,7 +391,7 @@ def test_a_style_by_tiles_is_the_style_of_the_whole(lite0, sample):
         style = style_of(eye, [look], [1.0])
         features = eye(photo).layers["3"].detach()
     rest = colour_loss(style) - 0.1 * total_variation()
-    tiled = TiledStyle(model, style, layers, kept, photo, 0.3, rest, 96, generator)
+    tiled = TiledStyle(model, style, layers, kept, photo, 0.3, rest, 96)
     value, gradient = tiled(picture)
     leaf = picture.clone().requires_grad_()
     with open_eye(model, list(layers)) as eye:
@@ -400,7 +400,7 @@ def test_a_style_by_tiles_is_the_style_of_the_whole(lite0, sample):
     torch.testing.assert_close(value, whole.detach(), rtol=1e-4, atol=1e-6)
     torch.testing.assert_close(gradient, wanted, rtol=1e-3, atol=1e-8)
     covered = torch.zeros(230, 300)
-    for tile in tiles((230, 300), 96, (40, 70)):
+    for tile in tiles((230, 300), 96):
         covered[tile.rows, tile.columns] += 1
     assert bool((covered == 1).all())
     options = {"size": 160, "steps": 6, "seed": 1}

@@ -231,7 +231,7 @@ class _Transfer:
             self.model,
             self._begin(sizes[0], generator),
             sizes,
-            lambda at: self._tiled(at, generator) if max(at) > self.tile else self._goal(at)[0],
+            lambda at: self._tiled(at) if max(at) > self.tile else self._goal(at)[0],
             self.plan,
             generator=generator,
             under=self._untouched if self.start == "photo" else None,
@@ -289,7 +289,7 @@ class _Transfer:
         kept = [w / total * content(name, features[name]) for name, w in self.content_layers.items()]
         return style + self.content_weight * sum(kept) + self._rest(own), style, kept
 
-    def _tiled(self, size: Extent, generator: torch.Generator) -> TiledStyle:
+    def _tiled(self, size: Extent) -> TiledStyle:
         """The same objective by tiles."""
         if self.smoothing:
             raise UsageError("--smoothing looks at the whole picture; give a --size below --tile")
@@ -304,14 +304,13 @@ class _Transfer:
             content_weight=self.content_weight,
             rest=self._rest(style),
             tile=self.tile,
-            generator=generator,
         )
 
     def _losses(self, size: Extent, picture: Tensor) -> dict[str, float]:
         """Style and content loss of the finished picture, seen as it is."""
         picture = picture.to(self.model.device)
         if max(size) > self.tile:
-            return self._tiled(size, seeded_generator(self.seed)).losses(picture)
+            return self._tiled(size).losses(picture)
         _, style, kept = self._goal(size)
         with torch.no_grad(), open_eye(self.model, [*style.layers, *self.content_layers]) as eye:
             seen = eye(picture)

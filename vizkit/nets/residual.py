@@ -174,9 +174,11 @@ def resnet_preact(channels: int, classes: int, _side: int) -> nn.Module:
     return _pre(channels, classes, 22, 1)
 
 
-def wide_resnet(channels: int, classes: int, _side: int, *, depth: int = 28, width: int = 10) -> nn.Module:
+def wide_resnet(
+    channels: int, classes: int, _side: int, *, depth: int = 28, width: int = 10, drop: float = 0.0
+) -> nn.Module:
     """WRN-depth-width (Zagoruyko & Komodakis 2016): 28-10 has 36.5 M parameters."""
-    return _pre(channels, classes, depth, width, drop=0.0)
+    return _pre(channels, classes, depth, width, drop)
 
 
 def resnext29(channels: int, classes: int, _side: int, *, groups: int = 8, width: int = 64) -> nn.Module:

@@ -30,11 +30,10 @@ def _inception(inputs: int, one: int, three: tuple[int, int], five: tuple[int, i
 def inception(channels: int, classes: int, side: int) -> nn.Module:
     """GoogLeNet's first four modules, for small pictures, with batch normalisation (Szegedy et al. 2015)."""
     halvings = pools(side, most=2)
-    middle: list[nn.Module] = [nn.MaxPool2d(2)]
     return nn.Sequential(
         *unit(channels, 64),
         *unit(64, 192),
-        *(middle if halvings > 0 else []),
+        *([nn.MaxPool2d(2)] if halvings > 0 else []),
         _inception(192, 64, (96, 128), (16, 32), 32),
         _inception(256, 128, (128, 192), (32, 96), 64),
         *([nn.MaxPool2d(2)] if halvings > 1 else []),
@@ -108,8 +107,8 @@ def densenet(channels: int, classes: int, _side: int, *, depth: int = 100, growt
 class Fractal(nn.Module):
     """A block of FractalNet: columns of 1, 2, 4 ... convolutions whose means join (Larsson et al. 2017).
 
-    f_1 = convolution; f_(c+1)(x) = mean of f_c(f_c(x)) and a convolution of x. In training whole columns
-    (`columns_only` of the time) or single paths are dropped; one path always stays.
+    f_1 = convolution; f_(c+1)(x) = mean of f_c(f_c(x)) and a convolution of x. In training single
+    paths are dropped; one always stays. Leaving all but one column out is up to the net around it.
     """
 
     def __init__(self, inputs: int, outputs: int, columns: int, drop: float = 0.15) -> None:

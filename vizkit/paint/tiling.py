@@ -12,8 +12,8 @@ import torch
 from torch import Tensor
 
 from vizkit.paint.canvases import Size
-from vizkit.paint.dreaming import random_shift, windows
-from vizkit.paint.grams import Style, style_maps
+from vizkit.paint.dreaming import windows
+from vizkit.paint.grams import Style, gram, style_maps
 from vizkit.paint.objectives import Objective
 from vizkit.paint.seeing import Eye, Seen, open_eye
 from vizkit.units import channels_first
@@ -51,10 +51,10 @@ def _span(part: slice, outer: slice, positions: int) -> slice:
     return slice(round((part.start - outer.start) / stride), end)
 
 
-def tiles(size: Size, tile: int, shift: tuple[int, int]) -> Iterator[Tile]:
+def tiles(size: Size, tile: int) -> Iterator[Tile]:
     """Tiles that cover a picture once, on the grid of the coarsest layer."""
     cells = -(-size[0] // GRID), -(-size[1] // GRID)
-    for rows, columns in windows(cells, max(2, tile // GRID), (shift[0] // GRID, shift[1] // GRID)):
+    for rows, columns in windows(cells, max(2, tile // GRID), (0, 0)):
         inner = [
             slice(p.start * GRID, min(p.stop * GRID, n)) for p, n in zip((rows, columns), size, strict=True)
         ]
@@ -66,19 +66,20 @@ def tiles(size: Size, tile: int, shift: tuple[int, int]) -> Iterator[Tile]:
 
 
 def grams_by_tiles(
-    eye: Eye, picture: Tensor, layers: Mapping[str, float], tile: int, shift: tuple[int, int]
+    eye: Eye, picture: Tensor, layers: Mapping[str, float], tile: int
 ) -> tuple[dict[str, Tensor], dict[str, int]]:
     """(1, C, C) Gram matrices of a picture (1, 3, H, W) by layer, and how many positions each has."""
     sums: dict[str, Tensor] = {}
     counts: dict[str, int] = {}
     with torch.no_grad():
-        for part in tiles((picture.shape[2], picture.shape[3]), tile, shift):
+        for part in tiles((picture.shape[2], picture.shape[3]), tile):
             seen = eye(part.seen(picture))
             for name in layers:
-                flat = part.own(style_maps(seen.layers[name], name, False)).flatten(2)
-                own = flat @ flat.mT
+                maps = part.own(style_maps(seen.layers[name], name, False))
+                positions = maps[0, 0].numel()
+                own = gram(maps) * positions
                 sums[name] = sums[name] + own if name in sums else own
-                counts[name] = counts.get(name, 0) + flat.shape[2]
+                counts[name] = counts.get(name, 0) + positions
     return {name: total / counts[name] for name, total in sums.items()}, counts
 
 
@@ -86,7 +87,8 @@ def grams_by_tiles(
 class TiledStyle:
     """The objective of a style transfer and its gradient, for one picture (1, 3, H, W), by tiles.
 
-    rest: terms that read the picture itself, taken as a whole.
+    rest: terms that read the picture itself, taken as a whole. All evaluations
+    have the same tiles, as L-BFGS compares them with each other.
     """
 
     model: VisionModel
@@ -97,7 +99,6 @@ class TiledStyle:
     content_weight: float
     rest: Objective
     tile: int
-    generator: torch.Generator
     norms: dict[str, float] | None = None
 
     def __call__(self, picture: Tensor) -> tuple[Tensor, Tensor]:
@@ -113,26 +114,22 @@ class TiledStyle:
     def losses(self, picture: Tensor) -> dict[str, float]:
         """Style and content loss of a picture."""
         with torch.no_grad(), open_eye(self.model, [*self.layers, *self.kept]) as eye:
-            shift = random_shift(self.tile, self.generator)
-            grams, _ = self._grams(eye, picture, shift)
-            norms = self._content_norms(eye, shift)
-            parts = tiles((picture.shape[2], picture.shape[3]), self.tile, shift)
+            grams, _ = grams_by_tiles(eye, picture, self.layers, self.tile)
+            norms = self._content_norms(eye)
+            parts = self._tiles(picture)
             lost = sum(float(self._content_lost(eye, p, eye(p.seen(picture)), norms)) for p in parts)
         return {"style_loss": -float(self._style(grams)[0]), "content_loss": lost}
 
-    def _grams(
-        self, eye: Eye, picture: Tensor, shift: tuple[int, int]
-    ) -> tuple[dict[str, Tensor], dict[str, int]]:
-        return grams_by_tiles(eye, picture, self.layers, self.tile, shift)
+    def _tiles(self, picture: Tensor) -> Iterator[Tile]:
+        return tiles((picture.shape[2], picture.shape[3]), self.tile)
 
     def _seen(self, eye: Eye, picture: Tensor) -> tuple[Tensor, Tensor]:
         """What the net says of it: the value and its gradient, tile by tile."""
-        shift = random_shift(self.tile, self.generator)
-        grams, counts = self._grams(eye, picture, shift)
-        norms = self._content_norms(eye, shift)
+        grams, counts = grams_by_tiles(eye, picture, self.layers, self.tile)
+        norms = self._content_norms(eye)
         value, slopes = self._style(grams)
         gradient = torch.zeros_like(picture)
-        for part in tiles((picture.shape[2], picture.shape[3]), self.tile, shift):
+        for part in self._tiles(picture):
             leaf = part.seen(picture).clone().requires_grad_()
             seen = eye(leaf, leaf.contiguous(memory_format=torch.channels_last))
             share = self._style_share(part, seen, slopes, counts)
@@ -161,8 +158,8 @@ class TiledStyle:
         """What this tile adds to the Gram matrices, times the derivative of the loss to them."""
         share = seen.picture.new_zeros(())
         for name, slope in slopes.items():
-            flat = part.own(style_maps(seen.layers[name], name, False)).flatten(2)
-            share = share + (slope * (flat @ flat.mT)).sum() / counts[name]
+            maps = part.own(style_maps(seen.layers[name], name, False))
+            share = share + (slope * gram(maps)).sum() * (maps[0, 0].numel() / counts[name])
         return share
 
     def _content_lost(self, eye: Eye, part: Tile, seen: Seen, norms: Mapping[str, float]) -> Tensor:
@@ -177,12 +174,12 @@ class TiledStyle:
             lost = lost + weight / total * away.square().sum() / norms[name]
         return lost
 
-    def _content_norms(self, eye: Eye, shift: tuple[int, int]) -> dict[str, float]:
+    def _content_norms(self, eye: Eye) -> dict[str, float]:
         """The squared norms of the photograph's features, summed once."""
         if self.norms is None:
             self.norms = dict.fromkeys(self.kept, 1e-12)
             with torch.no_grad():
-                for part in tiles((self.photo.shape[2], self.photo.shape[3]), self.tile, shift):
+                for part in self._tiles(self.photo):
                     seen = eye(part.seen(self.photo))
                     for name in self.kept:
                         own = part.own(channels_first(seen.layers[name], name))
