@@ -369,7 +369,22 @@ def test_pictures_to_paint_on_are_checked(tiny, name):
         with pytest.raises(UsageError):
             function(vizkit.wrap(tiny, size=32), wrong)
     with pytest.raises(UsageError, match="needs a net for RGB"):
-        function(vizkit.wrap(nn.Conv2d(1, 2, 3)), torch.rand(3, 20, 20))
+        function(vizkit.wrap(nn.Conv2d(2, 2, 3)), torch.rand(3, 20, 20))
+
+
+def test_a_net_for_grey_pictures_is_painted_in_grey():
+    """The luminance that Pillow reads from the finished picture is what the net was shown."""
+    torch.manual_seed(0)
+    net = nn.Sequential(nn.Conv2d(1, 8, 3, padding=1), nn.ReLU(), nn.AdaptiveAvgPool2d(1), nn.Flatten())
+    model = vizkit.wrap(nn.Sequential(net, nn.Linear(8, 3)), size=24)
+    made = vizkit.class_image(model, 1, steps=12)
+    assert torch.equal(made.pictures[:, :1].expand(-1, 3, -1, -1), made.pictures)
+    (said,) = made.details["made"]
+    with torch.no_grad():
+        own = model(made.pictures[:, :1]).softmax(1)[0, 1]
+    assert said["probability"] == pytest.approx(float(own), abs=1e-3)
+    photo = torch.rand(3, 24, 24, generator=torch.Generator().manual_seed(1))
+    assert vizkit.fool(model, photo, epsilon=0.2).pictures.shape[1] == 3
 
 
 def test_a_style_by_tiles_is_the_style_of_the_whole(lite0, sample):

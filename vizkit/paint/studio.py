@@ -85,11 +85,42 @@ def with_longer(size: Size, longer: int) -> Size:
     return max(SMALLEST, round(size[0] * scale)), max(SMALLEST, round(size[1] * scale))
 
 
+LUMINANCE = (0.299, 0.587, 0.114)
+"""Shares of red, green and blue in the grey that pictures are read as (ITU-R BT.601)."""
+
+
+class InGrey(VisionModel):
+    """A model of grey pictures that is shown RGB ones: it sees their luminance."""
+
+    def __init__(self, model: VisionModel) -> None:
+        super().__init__(
+            model.module,
+            model.name,
+            model.preprocessing,
+            model.labels,
+            model.output,
+            model.notes,
+            model.warnings,
+            channels=3,
+        )
+
+    def raw(self, pixels: Tensor) -> Any:
+        """Whatever the module returns for pixels (N, 3, H, W)."""
+        return super().raw(grey(pixels))
+
+
+def grey(pixels: Tensor) -> Tensor:
+    """(N, 3, H, W) -> (N, 1, H, W) luminance."""
+    return (pixels * pixels.new_tensor(LUMINANCE).view(-1, 1, 1)).sum(1, keepdim=True)
+
+
 def three_colours(model: VisionModel) -> VisionModel:
-    """The model, if it takes RGB pictures. Raises `UsageError` otherwise."""
+    """The model for RGB pictures; one for grey ones sees their luminance. Raises `UsageError`."""
+    if model.channels == 1:
+        return InGrey(model)
     if model.channels != 3:
         raise UsageError(
-            f"{model.name} takes {model.channels} channels; painting needs a net for RGB pictures"
+            f"{model.name} takes {model.channels} channels; painting needs a net for RGB or grey pictures"
         )
     return model
 
@@ -206,11 +237,17 @@ def painted(
     """The result of one or several paintings of one size, on the levels of 8 bits."""
     stopped = next((p.stopped for p in parts if p.stopped), "")
     shots = [s for p in parts for s in p.snapshots] if len(parts) == 1 else _together(parts)
+
+    def finished(pictures: Tensor) -> Tensor:
+        if isinstance(model, InGrey):  # colours are what such a net cannot see
+            pictures = grey(pictures).expand(-1, 3, -1, -1)
+        return as_bytes(pictures)
+
     return Painting(
         provenance=provenance(model, weights, target=target, image=image, layer=layer, warnings=warnings),
-        pictures=as_bytes(torch.cat([p.pictures for p in parts])),
+        pictures=finished(torch.cat([p.pictures for p in parts])),
         heading=heading,
-        snapshots=[(step, as_bytes(shot)) for step, shot in shots],
+        snapshots=[(step, finished(shot)) for step, shot in shots],
         stopped=stopped,
         **more,
     )

@@ -17,6 +17,7 @@ from vizkit.results import Provenance
 from vizkit.scatter_drawing import palette, thumbnail
 
 if TYPE_CHECKING:
+    from vizkit.reports import Report
     from vizkit.scatters import Scatter
     from vizkit.summaries import Channel, LayerSummary, Share, Summary
 
@@ -166,6 +167,49 @@ def _share_cells(found: "Share | None") -> list[dict[str, Any]]:
     ]
 
 
+def report_page(report: "Report") -> str:
+    """The page of a report: sections under each other."""
+    sections = [
+        {
+            "heading": section.heading,
+            "words": section.words,
+            "facts": section.facts,
+            "tone": section.tone,
+            "tables": section.tables,
+            "crisp": section.crisp,
+            "tile_width": section.tile_width,
+            "charts": [
+                {
+                    "caption": c.caption,
+                    "width": c.width,
+                    "light": _data_uri(c.light, exact=True),
+                    "dark": _data_uri(c.dark, exact=True),
+                }
+                for c in section.charts
+            ],
+            "tiles": [
+                {
+                    "image": _data_uri(t.image.convert("RGB"), exact=section.crisp),
+                    "caption": one_line(t.caption),
+                    "note": one_line(t.note),
+                    "hint": one_line(t.hint),
+                    "tone": t.tone,
+                }
+                for t in section.tiles
+            ],
+        }
+        for section in report.sections
+    ]
+    return _page(
+        "report",
+        title=one_line(report.heading),
+        line=one_line(report.line),
+        notes=[],
+        record=[(name, one_line(value)) for name, value in report.record],
+        sections=sections,
+    )
+
+
 def sprites(pictures: Sequence[Image.Image], side: int) -> tuple[list[str], list[tuple[int, int]]]:
     """Pictures of at most `side` px on sheets (data URIs), row by row, and the size of each."""
     columns = SHEET // side
@@ -181,9 +225,9 @@ def sprites(pictures: Sequence[Image.Image], side: int) -> tuple[list[str], list
     return sheets, [picture.size for picture in pictures]
 
 
-def _data_uri(picture: Image.Image) -> str:
+def _data_uri(picture: Image.Image, *, exact: bool = False) -> str:
     buffer = io.BytesIO()
-    picture.save(buffer, "WEBP", quality=82, method=4)
+    picture.save(buffer, "WEBP", quality=82, method=4, lossless=exact)
     return "data:image/webp;base64," + base64.b64encode(buffer.getvalue()).decode()
 
 
@@ -224,7 +268,7 @@ def _page(kind: str, *, data: Any = None, **given: Any) -> str:
         style=Markup(_source("style.css")),  # noqa: S704 - our own files
         page_style=Markup(_source(f"{kind}.css")),  # noqa: S704
         theme_script=Markup(_source("theme.js")),  # noqa: S704
-        script=Markup(_source(f"{kind}.js")),  # noqa: S704
+        script=Markup(_source(f"{kind}.js") if (_HERE / f"{kind}.js").exists() else ""),  # noqa: S704
         data=Markup(text),  # noqa: S704 - escaped above
         **given,
     )
