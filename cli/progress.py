@@ -43,3 +43,45 @@ def bar(label: str, *, shown: bool) -> Iterator[Bar]:
         yield made
     finally:
         made.close()
+
+
+@contextmanager
+def live(*, shown: bool) -> Iterator[Any]:
+    """A callback that keeps one line about a training run on the terminal; None where nothing is shown."""
+    if not (shown and sys.stderr.isatty()):
+        yield None
+        return
+    from vizkit.training.loop import Callback
+
+    class Line(Callback):
+        """Epoch, step, loss, the accuracy held out, and how long it will take."""
+
+        def __init__(self) -> None:
+            self.begun, self.said, self.first = time.monotonic(), 0.0, 0
+            self.held = ""
+
+        def on_start(self, run: Any) -> None:
+            """From where it goes on."""
+            self.begun, self.first = time.monotonic(), run.step
+
+        def on_step(self, run: Any, loss: float) -> None:
+            """The line anew, five times a second at most."""
+            now = time.monotonic()
+            if now - self.said < 0.2 and run.step < run.steps:
+                return
+            self.said = now
+            left = (now - self.begun) / max(1, run.step - self.first) * (run.steps - run.step)
+            epoch = f"epoch {min(run.epoch + 1, run.recipe.epochs)}/{run.recipe.epochs}"
+            words = f"{epoch}  step {run.step}/{run.steps}  loss {loss:.3f}{self.held}"
+            clock = f"{int(left) // 60}:{int(left) % 60:02} left"
+            click.echo(f"\r\x1b[K{words}  {clock}", nl=False, err=True)
+
+        def on_epoch(self, run: Any, record: Any) -> None:
+            """What is held out is told from now on."""
+            if "held_accuracy" in record:
+                self.held = f"  held out {100 * record['held_accuracy']:.2f} %"
+
+    try:
+        yield Line()
+    finally:
+        click.echo("\r\x1b[K", nl=False, err=True)

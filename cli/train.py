@@ -5,45 +5,27 @@ from typing import Any
 import click
 
 from vizkit.cli import options
-from vizkit.cli.progress import bar
+from vizkit.cli.progress import bar, live
+from vizkit.cli.recipes import SETTINGS, changes_of, recipe_options
 from vizkit.errors import UsageError, one_line
 
 HELP = """Train a network on labelled pictures.
 
 DATA is `digits` (scikit-learn's), a folder with a folder of pictures for each class, a folder of IDX files
 (MNIST, Fashion-MNIST) or CIFAR's. The folder given by -o gets the model, which every other command takes as
---model, and a log. The same command goes on where an interrupted one stopped. Everything is chosen by a tenth
-of the training pictures that is held out; a test set is looked at once, at the end.
+--model, logs, and report.html: curves, errors, calibration, and what the net sees. The same command goes on
+where an interrupted one stopped. Everything is chosen by a tenth of the training pictures that is held out; a
+test set is looked at once, at the end. --start begins with a trained net; --teacher learns from one. Under
+`torchrun -m vizkit.cli.main train` several processes share every batch.
 
 \b
 Examples:
   vizkit train digits -o digits/
   vizkit train photos/ -o run/ --net resnet20 --epochs 40
+  vizkit train photos/ -o tuned/ --start efficientnet_lite0 --thaw head
+  vizkit train digits -o small/ --net lenet5 --teacher digits/model.safetensors
   vizkit saliency cat.jpg --model run/model.safetensors
 """
-
-SETTINGS: dict[str, tuple[Any, str]] = {
-    "net": (str, "Network: resnet9, lenet5, vgg, nin, allconv, resnet20, wrn-16-2, densenet ..."),
-    "epochs": (click.IntRange(1), "Passes over the pictures."),
-    "batch": (click.IntRange(1), "Pictures a step."),
-    "optimiser": (str, "sgd, momentum, nesterov, adam, adamw, rmsprop ..."),
-    "rate": (click.FloatRange(0, min_open=True), "Peak learning rate, for 256 pictures a step."),
-    "schedule": (str, "How the rate falls: linear, cosine, step, exponential, inverse, constant."),
-    "warmup": (click.FloatRange(0, 1), "Share of the steps in which the rate rises."),
-    "decay": (click.FloatRange(0), "Weight decay."),
-    "loss": (str, "cross_entropy, hinge, squared_hinge, bce."),
-    "smoothing": (click.FloatRange(0, 1, max_open=True), "Label smoothing."),
-    "initialiser": (str, "he, xavier, lecun, orthogonal ..."),
-    "average": (click.FloatRange(0, 1, max_open=True), "Share of the running mean of weights kept a step."),
-    "held_out": (click.FloatRange(0, 1, min_open=True, max_open=True), "Share held out to judge by."),
-    "precision": (click.Choice(["auto", "bf16", "float32"]), "Of the forward pass."),
-    "flip": (click.Choice(["none", "random", "alternating"]), "Left-right."),
-    "shift": (click.IntRange(0), "Pixels that pictures are moved by, at most."),
-    "cutout": (click.IntRange(0), "Side of a blanked square."),
-    "jitter": (click.FloatRange(0), "Colour jitter along principal axes."),
-    "seed": (click.IntRange(0), "Random seed."),
-}
-"""Fields of the recipe: type and help."""
 
 
 def _train(**given: Any) -> int:
@@ -51,22 +33,44 @@ def _train(**given: Any) -> int:
         raise UsageError("say what to learn from: digits, or a folder")
     if given["out"] is None:
         raise UsageError("say where the run goes: -o FOLDER")
-    from vizkit.training.datasets import load_data
-    from vizkit.training.folder import train, usual
+    import os
 
-    quiet = given["quiet"]
+    from vizkit.training.beginning import usual_size
+    from vizkit.training.datasets import load_data
+    from vizkit.training.folder import PAGE, train, usual
+
+    first = os.environ.get("RANK", "0") == "0"
+    quiet = given["quiet"] or not first
+    changes = changes_of(given)
+    size = given["size"] or usual_size(None, changes)
     with bar("reading", shown=not quiet) as step:
-        data = load_data(given["data"], size=given["size"], on_step=step)
-    for line in data.skipped:
+        data = load_data(given["data"], size=size, on_step=step)
+    for line in data.skipped if first else ():
         click.echo(f"vizkit: skipped: {one_line(line)}", err=True)
-    changes = {name: given[name] for name in SETTINGS if given[name] is not None}
-    with bar("train", shown=not quiet) as step:
-        made = train(data, given["out"], recipe=usual(data), device=given["device"], on_step=step, **changes)
+    with live(shown=not quiet) as line:
+        made = train(
+            data,
+            given["out"],
+            recipe=usual(data),
+            device=given["device"],
+            callbacks=[line] if line is not None else [],
+            tensorboard=given["tensorboard"],
+            report=given["report"],
+            diagnosed=given["diagnose"],
+            **changes,
+        )
     if not quiet:
-        said = [f"held out {100 * made.held['accuracy']:.2f} %"]
-        said += [f"test {100 * made.test['accuracy']:.2f} %"] if made.test else []
-        click.echo(f"{', '.join(said)} in {made.seconds:.0f} s -> {one_line(made.model)}")
+        said = [f"held out {_accuracy(made.held)}"]
+        said += [f"test {_accuracy(made.test)}"] if made.test else []
+        said += [made.stopped] if made.stopped else []
+        page = f", {one_line(os.path.join(made.folder, PAGE))}" if given["report"] else ""
+        click.echo(f"{', '.join(said)} in {made.seconds:.0f} s -> {one_line(made.model)}{page}")
     return 0
+
+
+def _accuracy(seen: Any) -> str:
+    mirrored = f" ({100 * seen['mirrored']:.2f} % with mirror images)" if "mirrored" in seen else ""
+    return f"{100 * seen['accuracy']:.2f} %{mirrored}"
 
 
 command = click.Command(
@@ -76,14 +80,16 @@ command = click.Command(
     params=[
         click.Argument(["data"], required=False, metavar="DATA"),
         options.option("-o", "--out", command="train", metavar="FOLDER", help="Where the run goes."),
+        *recipe_options("train", SETTINGS),
         options.option(
-            "--size", command="train", type=click.IntRange(8, 1024), help="Side of a folder's pictures."
+            "--report/--no-report", command="train", default=True, help="Write the page of the run."
         ),
-        *(
-            options.option(f"--{name.replace('_', '-')}", command="train", type=kind, help=text)
-            for name, (kind, text) in SETTINGS.items()
+        options.option(
+            "--diagnose", command="train", is_flag=True, help="Watch it, and write diagnosis.html too."
         ),
+        options.option("--tensorboard", command="train", is_flag=True, help="Log for TensorBoard too."),
         options.option("--device", command="train", default="auto", help="auto, cpu, cuda, cuda:1, mps."),
         *options.talk_options("train"),
     ],
+    context_settings={"help_option_names": ["-h", "--help"]},
 )

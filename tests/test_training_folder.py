@@ -12,7 +12,7 @@ import torch
 import vizkit
 from vizkit.errors import UsageError
 from vizkit.training.datasets import load_data
-from vizkit.training.folder import LOG, MODEL, RECORD, STATE, train_into
+from vizkit.training.folder import LINES, LOG, MODEL, PAGE, RECORD, STATE, Extras, train_into
 from vizkit.training.loop import Callback
 from vizkit.training.recipe import Recipe
 
@@ -28,11 +28,12 @@ def digits():
 
 @pytest.fixture(scope="module")
 def whole(digits, tmp_path_factory):
-    return train_into(digits, tmp_path_factory.mktemp("run") / "whole", RECIPE)
+    extras = Extras(portrait=False)
+    return train_into(digits, tmp_path_factory.mktemp("run") / "whole", RECIPE, extras=extras)
 
 
 def test_a_finished_run_leaves_a_model_a_log_and_a_record(whole, digits):
-    assert sorted(os.listdir(whole.folder)) == [LOG, MODEL, RECORD]
+    assert sorted(os.listdir(whole.folder)) == sorted([LOG, LINES, MODEL, PAGE, RECORD])
     with open(os.path.join(whole.folder, LOG), newline="") as file:
         rows = list(csv.DictReader(file))
     assert [float(r["epoch"]) for r in rows] == [1, 2, 3]
@@ -62,7 +63,7 @@ def test_a_run_that_is_killed_again_and_again_ends_in_the_same_bits(whole, digit
 
     class Kill(Callback):
         def __init__(self):
-            self.left = draw.randint(1, 12)
+            self.left = draw.randint(1, 5)
 
         def on_step(self, run, loss):
             self.left -= 1
@@ -74,11 +75,12 @@ def test_a_run_that_is_killed_again_and_again_ends_in_the_same_bits(whole, digit
     kills = 0
     while True:
         try:
-            cut = train_into(digits, tmp_path / "cut", RECIPE, callbacks=[Kill()] if kills < 8 else [])
+            extras = Extras(callbacks=[Kill()] if kills < 20 else [], report=False)
+            cut = train_into(digits, tmp_path / "cut", RECIPE, extras=extras)
             break
         except KeyboardInterrupt:
             kills += 1
-    assert kills == 8
+    assert kills == 20
     assert cut.history == whole.history
     assert Path(cut.model).read_bytes() == Path(whole.model).read_bytes()
 
@@ -105,7 +107,7 @@ def test_other_runs_and_other_files_are_left_alone(whole, digits, tmp_path):
             raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
-        train_into(digits, folder, RECIPE, callbacks=[Stop()])
+        train_into(digits, folder, RECIPE, extras=Extras(callbacks=[Stop()]))
     (folder / STATE).write_bytes(b"nonsense")
     with pytest.raises(UsageError, match="remove it"):
         train_into(digits, folder, RECIPE)

@@ -8,9 +8,9 @@ from torch import nn
 
 from vizkit.errors import UsageError
 from vizkit.nets import NETS, make_net
+from vizkit.nets.layers import DropConnect, HierarchicalSoftmax, Maxout
 from vizkit.training.descent import OPTIMISERS, SCHEDULES, make_optimiser, rate_at, scaled_rate
 from vizkit.training.initialisers import INITIALISERS, initialise
-from vizkit.training.layers import DropConnect, HierarchicalSoftmax, Maxout
 from vizkit.training.losses import loss_at_start, make_loss, multiclass_hinge, penalty
 
 

@@ -1,11 +1,13 @@
 """Networks of ours in safetensors files, with what they are in the metadata."""
 
+import hashlib
 import json
 import os
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
@@ -28,7 +30,7 @@ class Saved:
 def save(path: str, kind: str, config: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> None:
     """Write tensors with their kind and configuration, in one step. Raises what `atomic.write` raises."""
     arrays = {name: t.detach().cpu().contiguous().numpy() for name, t in tensors.items()}
-    about = {"kind": kind, "format": VERSION, "config": config}
+    about = {"kind": kind, "format": VERSION, "config": config, "sha256": _digest(arrays)}
     tensorfiles.write(path, arrays, {atomic.MARK: __version__, "network": json.dumps(about, sort_keys=True)})
 
 
@@ -45,7 +47,18 @@ def load(path: str | os.PathLike[str], kind: str) -> Saved:
         raise UsageError(f"{name!r} is a {said}, not a {kind}")
     if number > VERSION:
         raise UsageError(f"{name!r} was written by a newer vizkit (format {number}); update vizkit")
+    if about.get("sha256", _digest(arrays)) != _digest(arrays):
+        raise UsageError(f"{name!r} is damaged: its numbers are not those that were written; train it anew")
     return Saved(said, config, {key: torch.from_numpy(array.copy()) for key, array in arrays.items()})
+
+
+def _digest(arrays: Mapping[str, np.ndarray[Any, Any]]) -> str:
+    """SHA-256 of the names and numbers, in the order of the names."""
+    digest = hashlib.sha256()
+    for key in sorted(arrays):
+        digest.update(key.encode())
+        digest.update(np.ascontiguousarray(arrays[key]).tobytes())
+    return digest.hexdigest()
 
 
 def fill(module: nn.Module, saved: Saved, name: str) -> None:

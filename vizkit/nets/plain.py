@@ -2,6 +2,7 @@
 
 from torch import nn
 
+from vizkit.nets.layers import DropConnect, FractionalPool, Maxout
 from vizkit.nets.parts import head, plain, pools, unit
 
 
@@ -119,3 +120,35 @@ def all_conv(channels: int, classes: int, _side: int) -> nn.Module:
         nn.AdaptiveAvgPool2d(1),
         nn.Flatten(),
     )
+
+
+def maxout(channels: int, classes: int, side: int) -> nn.Module:
+    """Two hidden layers of 240 maxout units with 5 pieces, dropout before each (Goodfellow et al. 2013)."""
+    first = [nn.Flatten(), nn.Dropout(0.2), Maxout(channels * side * side, 240, 5)]
+    return nn.Sequential(
+        *first, nn.Dropout(0.5), Maxout(240, 240, 5), nn.Dropout(0.5), nn.Linear(240, classes)
+    )
+
+
+def dropconnect(channels: int, classes: int, side: int) -> nn.Module:
+    """Convolutions of 32 and 64 maps, then 128 units whose weights are dropped (Wan et al. 2013)."""
+    count = pools(side, least=2)
+    layers: list[nn.Module] = []
+    for k, (inputs, outputs) in enumerate(((channels, 32), (32, 64), (64, 64))):
+        layers += [*unit(inputs, outputs), *([nn.MaxPool2d(2)] if k < count else [])]
+    left = side // 2**count
+    hidden = DropConnect(64 * left * left, 128, 0.5)
+    return nn.Sequential(*layers, nn.Flatten(), hidden, nn.Linear(128, classes))
+
+
+def fractional(channels: int, classes: int, side: int) -> nn.Module:
+    """Convolutions with fractional max pooling between them, each map 1 / sqrt(2) as wide (Graham 2014)."""
+    layers: list[nn.Module] = []
+    inputs, left = channels, side
+    for k in range(6):
+        layers += unit(inputs, outputs := 24 * (k + 1))
+        if int(left / 2**0.5) >= 2:
+            layers.append(FractionalPool())
+            left = int(left / 2**0.5)
+        inputs = outputs
+    return nn.Sequential(*layers, *head(inputs, classes))

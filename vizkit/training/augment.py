@@ -1,5 +1,6 @@
 """Augmentation of whole batches in memory: flips, shifts, cutout and colour jitter along principal axes."""
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Literal
 
@@ -7,7 +8,11 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from vizkit.zoo.torchvision_models import transforms
+
 Flip = Literal["none", "random", "alternating"]
+Policy = Literal["none", "trivial", "rand", "auto", "colour", "crop"]
+Mix = Literal["none", "mixup", "cutmix"]
 
 
 @dataclass(frozen=True)
@@ -19,12 +24,19 @@ class Augment:
     many pixels in both directions, mirrored at the edges. cutout: a square of this side is blanked (DeVries
     & Taylor 2017). jitter: standard deviation of the multiples of the colours' principal axes (Krizhevsky
     et al. 2012: 0.1), which needs `variances` and `axes` of `ImageStats`.
+
+    policy: torchvision's transforms, a draw a picture: "trivial" (TrivialAugmentWide, Mueller & Hutter 2021),
+    "rand" (RandAugment), "auto" (AutoAugment for CIFAR), "colour" (ColorJitter of 0.3), "crop"
+    (RandomResizedCrop). mix: pictures and labels of a batch by pairs (Zhang et al. 2018, alpha 0.2; Yun et
+    al. 2019, alpha 1).
     """
 
     flip: Flip = "none"
     shift: int = 0
     cutout: int = 0
     jitter: float = 0.0
+    policy: Policy = "none"
+    mix: Mix = "none"
 
     def __call__(
         self,
@@ -56,6 +68,38 @@ class Augment:
             # a coin that depends on the picture alone (Knuth's multiplicative hash)
             coins = ((numbers * 2654435761 >> 16) + epoch) % 2 == 1
         return coins[:, None, None, None]
+
+
+def by_policy(images: Tensor, policy: Policy) -> Tensor:
+    """Pictures (N, C, H, W) uint8, each transformed by a draw of its own from torch's generator."""
+    if policy == "none":
+        return images
+    transform = _policies(tuple(images.shape[2:]))[policy]()
+    three = images.expand(-1, 3, -1, -1) if images.shape[1] == 1 else images
+    made = torch.stack([transform(picture) for picture in three])
+    return made[:, : images.shape[1]]
+
+
+def _policies(size: tuple[int, ...]) -> dict[str, Callable[[], Callable[[Tensor], Tensor]]]:
+    v2 = transforms()
+    return {
+        "trivial": v2.TrivialAugmentWide,
+        "rand": v2.RandAugment,
+        "auto": lambda: v2.AutoAugment(v2.AutoAugmentPolicy.CIFAR10),
+        "colour": lambda: v2.ColorJitter(0.3, 0.3, 0.3),
+        "crop": lambda: v2.RandomResizedCrop(size, scale=(0.35, 1.0), antialias=True),
+    }
+
+
+def mixed_labels(batch: Tensor, labels: Tensor, classes: int, mix: Mix) -> tuple[Tensor, Tensor]:
+    """Pictures (N, C, H, W) and labels (N, classes), shares that add up to 1, mixed by pairs."""
+    v2 = transforms()
+    made: tuple[Tensor, Tensor]
+    if mix == "mixup":
+        made = v2.MixUp(alpha=0.2, num_classes=classes)(batch, labels)
+    else:
+        made = v2.CutMix(alpha=1.0, num_classes=classes)(batch, labels)
+    return made
 
 
 def shifted(batch: Tensor, most: int, generator: torch.Generator) -> Tensor:

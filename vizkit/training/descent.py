@@ -1,7 +1,7 @@
 """Optimisers and learning-rate schedules by name: torch's own, with the settings that training here uses."""
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import torch
@@ -27,25 +27,35 @@ OPTIMISERS: dict[str, tuple[type[torch.optim.Optimizer], dict[str, Any]]] = {
 
 
 def make_optimiser(
-    module: nn.Module, name: str, *, rate: float, decay: float = 0.0, **settings: Any
+    module: nn.Module,
+    name: str,
+    *,
+    rate: float,
+    decay: float = 0.0,
+    shares: Mapping[nn.Parameter, float] | None = None,
+    **settings: Any,
 ) -> torch.optim.Optimizer:
     """The optimiser of a module's parameters. Weight decay is for weights, not for biases and normalisations.
 
+    shares: of the rate, for parameters that learn at less than all of it; a group's share is its "share".
     Raises `UsageError` for names that are not in `OPTIMISERS` and settings that the class refuses.
     """
     if name not in OPTIMISERS:
         known = ", ".join(OPTIMISERS)
         raise UsageError(f"there is no optimiser {name!r}{did_you_mean(name, OPTIMISERS)}; there are {known}")
-    weights = decayed(module)
-    own = {id(p) for p in weights}
-    rest = [p for p in module.parameters() if p.requires_grad and id(p) not in own]
-    groups = [
-        {"params": weights, "weight_decay": decay},
-        {"params": rest, "weight_decay": 0.0},
+    weights = {id(p) for p in decayed(module)}
+    groups: dict[tuple[bool, float], list[nn.Parameter]] = {}
+    for parameter in module.parameters():
+        if parameter.requires_grad:
+            share = 1.0 if shares is None else shares.get(parameter, 1.0)
+            groups.setdefault((id(parameter) not in weights, share), []).append(parameter)
+    described = [
+        {"params": own, "weight_decay": 0.0 if bare else decay, "share": share, "lr": rate * share}
+        for (bare, share), own in sorted(groups.items(), key=lambda item: item[0])
     ]
     kind, usual = OPTIMISERS[name]
     try:
-        return kind([g for g in groups if g["params"]], lr=rate, **(usual | settings))  # type: ignore[call-arg]
+        return kind(described, lr=rate, **(usual | settings))  # type: ignore[call-arg]
     except (TypeError, ValueError) as error:
         raise UsageError(f"the optimiser {name} refuses its settings: {error}") from None
 
@@ -55,6 +65,9 @@ def scaled_rate(rate: float, batch: int, base: int = 256) -> float:
     return rate * batch / base
 
 
+CYCLES = 5
+"""Of the "snapshots" schedule."""
+
 SCHEDULES: dict[str, Callable[[float], float]] = {
     "constant": lambda _t: 1.0,
     "linear": lambda t: 1 - t,
@@ -62,7 +75,7 @@ SCHEDULES: dict[str, Callable[[float], float]] = {
     "step": lambda t: 0.1 ** int(t * 3),
     "exponential": lambda t: 0.01**t,
     "inverse": lambda t: 1 / (1 + 9 * t),
-    "snapshots": lambda t: (1 + math.cos(math.pi * (t * 5 % 1))) / 2,
+    "snapshots": lambda t: (1 + math.cos(math.pi * (t * CYCLES % 1))) / 2,
 }
 """Share of the peak rate at a share t of what comes after the warm-up.
 

@@ -13,19 +13,25 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from torch import Tensor
 
 from vizkit import atomic
+from vizkit.diagnosis.babysitter import Babysitter
 from vizkit.errors import UsageError
-from vizkit.nets import make_net
+from vizkit.training.beginning import Beginning, begin, teacher_of, usual_size
+from vizkit.training.callbacks import EarlyStopping, Snapshots, TensorBoard
+from vizkit.training.crew import Crew, join_crew
 from vizkit.training.datasets import DataSet, Pictures, load_data
-from vizkit.training.initialisers import initialise
-from vizkit.training.loop import Callback, History, Run, mixed
+from vizkit.training.loop import Callback, History, Run
 from vizkit.training.recipe import Recipe
+from vizkit.training.report import run_report
 from vizkit.training.splits import split
 from vizkit.zoo import pick_device
-from vizkit.zoo.trained import Blueprint, save_classifier
+from vizkit.zoo.trained import Blueprint, open_classifier, save_classifier
 
-MODEL, STATE, LOG, RECORD = "model.safetensors", "state.ckpt", "log.csv", "training.json"
+MODEL, STATE, RECORD = "model.safetensors", "state.ckpt", "training.json"
+DIAGNOSIS = "diagnosis.html"
+LOG, LINES, PAGE = "log.csv", "log.json", "report.html"
 
 EVERY = 30.0
 """Seconds between two savings of the state."""
@@ -38,8 +44,9 @@ class Trained:
     """What came of a training run.
 
     folder: where its files are. history: of the run. held, test: cross-entropy and accuracy on the pictures
-    held out and on the test set (None without one), which is looked at once, at the end. seconds: of this
-    process. stopped: why it ended early, "" if it did not.
+    held out and on the test set (None without one), which is looked at once, at the end; where mirror
+    images were learnt from, `mirrored` is the accuracy of the mean over each picture and its mirror image.
+    seconds: of this process. stopped: why it ended early, "" if it did not.
     """
 
     folder: str
@@ -57,6 +64,24 @@ class Trained:
         return os.path.join(self.folder, MODEL)
 
 
+@dataclass(frozen=True, eq=False)
+class Extras:
+    """What a run may have beside its recipe, none of which changes what it learns but the transform.
+
+    callbacks: are told of it. transform: of one uint8 picture (C, H, W), as torchvision.transforms.v2 has
+    them. tensorboard: scalars are logged in the folder too. report: a page is written, with `portrait` what
+    the net sees too.
+    """
+
+    callbacks: Sequence[Callback] = ()
+    transform: Callable[[Tensor], Tensor] | None = None
+    tensorboard: bool = False
+    report: bool = True
+    portrait: bool = True
+    diagnosed: bool = False
+    on_step: OnStep = None
+
+
 def train(
     data: DataSet | str | os.PathLike[str],
     out: str | os.PathLike[str],
@@ -64,32 +89,47 @@ def train(
     recipe: Recipe | None = None,
     size: int | None = None,
     device: str = "auto",
+    callbacks: Sequence[Callback] = (),
+    transform: Callable[[Tensor], Tensor] | None = None,
+    tensorboard: bool = False,
+    report: bool = True,
+    portrait: bool = True,
+    diagnosed: bool = False,
     on_step: OnStep = None,
     **changes: Any,
 ) -> Trained:
     """Train a net on a data set into a folder; the same call goes on where an earlier one was cut.
 
     data: what `load_data` takes, or its result; size: of an image folder's pictures. recipe: `usual(data)` by
-    itself; `changes` are fields of it (`epochs=20, net="vgg", flip="none"`). The test set is looked at once,
-    at the end. `load_model(result.model)` opens what came of it. Raises `UsageError`, `ModelError`.
+    itself; `changes` are fields of it (`epochs=20, net="vgg", flip="none"`). callbacks: are told of the run.
+    transform: of one uint8 picture (C, H, W), as torchvision.transforms.v2 has them. tensorboard: scalars are
+    logged in the folder too. report: a page of the run is written, with `portrait` what the net sees. The
+    test set is looked at once, at the end. `load_model(result.model)` opens what came of it.
+    diagnosed: the run is watched, and a page says what is wrong with it.
+
+    Under `torchrun` each process takes its part of every batch, and the first one writes.
+    Raises `UsageError`, `ModelError`.
     """
-    source = data if isinstance(data, DataSet) else load_data(data, size=size)
+    side = size or usual_size(recipe, changes)
+    source = data if isinstance(data, DataSet) else load_data(data, size=side)
     chosen = (recipe or usual(source)).with_(**changes)
-    return train_into(source, out, chosen, device=pick_device(device), on_step=on_step)
+    extras = Extras(callbacks, transform, tensorboard, report, portrait, diagnosed, on_step)
+    return train_into(source, out, chosen, device=pick_device(device), extras=extras)
 
 
 def usual(data: DataSet) -> Recipe:
     """The recipe that suits a data set by itself.
 
-    Few pictures are seen more often, in smaller batches; small ones are moved and blanked less. Left and
-    right are alike but in figures and letters.
+    Few pictures are seen more often, in smaller batches, and more of them are held out; small ones are moved
+    and blanked less. Left and right are alike but in figures and letters.
     """
     count, side = len(data.train), min(data.train.images.shape[2:])
     signs = all(len(name) == 1 for name in data.train.classes)
     batch = 256 if count >= 20_000 else 64
-    epochs = max(12, min(60, round(240_000 / max(count, 1))))
+    epochs = max(11, min(60, round(240_000 / max(count, 1))))
     moved = max(1, side // 14)
-    return Recipe(epochs=epochs, batch=batch, average=0.99).with_(
+    held = 0.05 if count >= 20_000 else 0.1
+    return Recipe(epochs=epochs, batch=batch, average=0.99, held_out=held).with_(
         flip="none" if signs else "alternating", shift=moved, cutout=side // 4 if side >= 16 else 0
     )
 
@@ -100,60 +140,124 @@ def train_into(
     recipe: Recipe,
     *,
     device: torch.device | str = "cpu",
-    callbacks: Sequence[Callback] = (),
-    on_step: OnStep = None,
+    extras: Extras | None = None,
 ) -> Trained:
     """Train a net on a data set into a folder, from where an earlier run of the same recipe and data was cut.
 
     Raises `UsageError` where the folder holds another run, `ModelError` when the loss is not finite.
     """
-    begun = time.monotonic()
-    folder = Path(out)
+    extras, begun, folder = extras or Extras(), time.monotonic(), Path(out)
+    crew = join_crew(torch.device(device))
+    beginning = begin(recipe, data)
+    data = beginning.data
     kept, held = split(data.train.labels, recipe.held_out, seed=recipe.seed)
-    learnt, judged = data.train.take(kept), data.train.take(held)
-    said = {"recipe": recipe.record(), "data": data_record(data)}
+    judged = data.train.take(held)
+    said = {"recipe": recipe.record(), "data": data_record(data, extras.transform)}
     run = Run(
-        new_net(recipe, data.train),
+        beginning.net,
         recipe,
-        learnt,
+        data.train.take(kept),
         judged,
         device=device,
-        callbacks=[_Keeper(folder), _Progress(on_step), *callbacks],
+        callbacks=_callbacks(folder, recipe, beginning, extras, crew),
+        stats=beginning.stats,
+        teacher=teacher_of(recipe, data, torch.device(device)),
+        transform=extras.transform,
+        crew=crew,
     )
-    _claim(folder, said)  # after all names in the recipe were understood
+    if crew.first:
+        _claim(folder, said)  # after all names in the recipe were understood
+    crew.wait()
+    if extras.tensorboard and crew.first:
+        run.callbacks.append(TensorBoard(str(folder / "tensorboard")))
     _resume(run, folder)
     run.run()
-    test = None if data.test is None else run.judge(data.test)
-    images = data.train.images
-    blueprint = Blueprint(
-        recipe.net,
-        images.shape[1],
-        images.shape[-1],
+    test = None if data.test is None else _judged(run, data.test)
+    made = Trained(
+        str(folder),
+        recipe,
         data.train.classes,
-        run.stats.mean.tolist(),
-        run.stats.std.clamp(min=1e-3).tolist(),
-        recipe.record(),
+        run.history,
+        _judged(run, judged),
+        test,
+        time.monotonic() - begun,
+        run.stopped,
     )
-    save_classifier(str(folder / MODEL), run.judged, blueprint)
-    seen = run.judge(judged)
-    _write(folder / RECORD, {**said, "held": seen, "test": test, "stopped": run.stopped})
+    if crew.first:
+        _finish(folder, run, made, beginning.blueprint(run.stats), judged, said, extras)
+    crew.wait()
+    return made
+
+
+def _judged(run: Run, pictures: Pictures) -> dict[str, float]:
+    """As `Run.judge`; where mirror images were learnt from, also the accuracy of the mean with them."""
+    seen = run.judge(pictures)
+    if run.recipe.augment.flip != "none":
+        seen["mirrored"] = run.judge(pictures, flips=True)["accuracy"]
+    return seen
+
+
+def _callbacks(
+    folder: Path, recipe: Recipe, beginning: Beginning, extras: Extras, crew: Crew
+) -> list[Callback]:
+    """The folder's keeper first, then what the recipe asks for, then the user's."""
+    found: list[Callback] = [_Keeper(folder)] if crew.first else [Callback()]
+    if recipe.patience:
+        found.append(EarlyStopping(recipe.patience))
+    if recipe.schedule == "snapshots" and crew.first:
+        found.append(Snapshots(lambda run, n: _snapshot(folder, run, n, beginning)))
+    if extras.diagnosed and crew.first:
+        found.append(Babysitter(folder / DIAGNOSIS))
+    return [*found, _Progress(extras.on_step), *extras.callbacks]
+
+
+def _snapshot(folder: Path, run: Run, number: int, beginning: Beginning) -> None:
+    save_classifier(str(folder / f"snapshot-{number}.safetensors"), run.net, beginning.blueprint(run.stats))
+
+
+def _finish(
+    folder: Path,
+    run: Run,
+    made: Trained,
+    blueprint: Blueprint,
+    judged: Pictures,
+    said: Mapping[str, Any],
+    extras: Extras,
+) -> None:
+    """The model, the report and the record; the state is not needed any more."""
+    save_classifier(made.model, run.judged, blueprint)
+    if extras.report:
+        _report(folder, run, made, judged, portrayed=extras.portrait)
+    digest = hashlib.sha256(Path(made.model).read_bytes()).hexdigest()
+    about = {"held": made.held, "test": made.test, "stopped": made.stopped, "model_sha256": digest}
+    _write(folder / RECORD, {**said, **about})
     (folder / STATE).unlink(missing_ok=True)
-    spent = time.monotonic() - begun
-    return Trained(
-        str(folder), recipe, data.train.classes, run.history, seen, test, spent, stopped=run.stopped
+
+
+def _report(folder: Path, run: Run, made: Trained, judged: Pictures, *, portrayed: bool) -> None:
+    """The page of the run."""
+    seen = []
+    if portrayed:
+        from vizkit.training.portrait import portrait  # the techniques, which are slow to import
+
+        seen = portrait(open_classifier(made.model), judged, seed=run.recipe.seed)
+    parameters = sum(p.numel() for p in run.net.parameters())
+    page = run_report(
+        folder.resolve().name,
+        run.recipe,
+        run.history,
+        run.scores(judged),
+        judged,
+        test=made.test,
+        parameters=parameters,
+        seconds=made.seconds,
+        stopped=made.stopped,
+        seen=seen,
     )
+    page.save(folder / PAGE, force=True)  # the folder is this run's own
 
 
-def new_net(recipe: Recipe, pictures: Pictures) -> torch.nn.Module:
-    """The recipe's net for these pictures, with the weights that its seed gives."""
-    with torch.random.fork_rng():
-        torch.manual_seed(mixed(recipe.seed, -(2**40)))
-        channels, side = pictures.images.shape[1], pictures.images.shape[-1]
-        net = make_net(recipe.net, channels=channels, classes=len(pictures.classes), side=side)
-        return net if recipe.initialiser is None else initialise(net, recipe.initialiser)
-
-
-def data_record(data: DataSet) -> dict[str, Any]:
+def data_record(data: DataSet, transform: Callable[[Tensor], Tensor] | None = None) -> dict[str, Any]:
     """What the data are, so that a run does not go on with others."""
     digest = hashlib.sha256(data.train.images.numpy().tobytes())
     digest.update(data.train.labels.numpy().tobytes())
@@ -162,6 +266,7 @@ def data_record(data: DataSet) -> dict[str, Any]:
         "pictures": len(data.train),
         "classes": list(data.train.classes),
         "sha256": digest.hexdigest(),
+        "transform": "" if transform is None else repr(transform),
     }
 
 
@@ -177,7 +282,7 @@ def _claim(folder: Path, said: Mapping[str, Any]) -> None:
             raise UsageError(
                 f"{str(folder)!r} holds a run of another recipe or other data; choose another -o"
             )
-        if (folder / MODEL).exists():
+        if "model_sha256" in found:
             raise UsageError(f"{str(folder)!r} holds this run, finished; name another folder")
         return
     if folder.is_dir() and any(folder.iterdir()):
@@ -186,7 +291,7 @@ def _claim(folder: Path, said: Mapping[str, Any]) -> None:
     _write(record, said)
 
 
-def _write(path: Path, value: Mapping[str, Any]) -> None:
+def _write(path: Path, value: Any) -> None:
     text = json.dumps(value, indent=1, sort_keys=True) + "\n"
     atomic.write(path, text.encode(), force=True)  # the folder is this run's own
 
@@ -196,7 +301,11 @@ def _resume(run: Run, folder: Path) -> None:
     if not path.exists():
         return
     try:
-        state = torch.load(path, map_location="cpu", weights_only=True)
+        whole = path.read_bytes()
+        digest, data = whole[:64], whole[64:]
+        if hashlib.sha256(data).hexdigest().encode() != digest:
+            raise ValueError("its bytes are not those that were written")
+        state = torch.load(io.BytesIO(data), map_location="cpu", weights_only=True)
     except (OSError, RuntimeError, ValueError, EOFError, pickle.UnpicklingError) as error:
         reason = (str(error).splitlines() or [type(error).__name__])[0]
         raise UsageError(f"{str(path)!r} cannot be read ({reason}); remove it to begin anew") from None
@@ -216,19 +325,24 @@ class _Keeper(Callback):
             self.keep(run)
 
     def on_epoch(self, run: Run, record: Mapping[str, float]) -> None:
-        """The state, and the log anew."""
+        """The log anew; the state is kept when all others have heard of the epoch."""
         text = io.StringIO()
         rows = csv.DictWriter(text, list(run.history.epochs[0]))
         rows.writeheader()
         rows.writerows(run.history.epochs)
         atomic.write(self.folder / LOG, text.getvalue().encode(), force=True)
+        _write(self.folder / LINES, {"epochs": run.history.epochs, "losses": run.history.losses})
+
+    def on_epoch_done(self, run: Run) -> None:
+        """The state, with what all callbacks know of the epoch."""
         self.keep(run)
 
     def keep(self, run: Run) -> None:
-        """The state, in one step."""
+        """The state with its SHA-256, in one step."""
         held = io.BytesIO()
         torch.save(run.state(), held)
-        atomic.write(self.folder / STATE, held.getvalue(), force=True)
+        data = held.getvalue()
+        atomic.write(self.folder / STATE, hashlib.sha256(data).hexdigest().encode() + data, force=True)
         self.saved = time.monotonic()
 
 

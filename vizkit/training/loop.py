@@ -8,7 +8,7 @@ averages and a count: a run that was killed ends with the same bits as one that 
 import contextlib
 import copy
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -16,11 +16,17 @@ import torch
 from torch import Tensor, nn
 
 from vizkit.errors import ModelError
+from vizkit.training.augment import by_policy, mixed_labels
+from vizkit.training.crew import Crew
 from vizkit.training.datasets import Pictures
 from vizkit.training.descent import make_optimiser, rate_at, scaled_rate
 from vizkit.training.imagestats import ImageStats, image_stats
 from vizkit.training.losses import make_loss, penalty
 from vizkit.training.recipe import Recipe
+from vizkit.training.teachers import distillation
+from vizkit.training.transfer import freeze, frozen_parts, rate_shares
+
+ALONE = Crew()
 
 JUDGED = 512
 """Pictures that are judged at a time."""
@@ -46,15 +52,31 @@ class Callback:
     def on_epoch(self, run: "Run", record: Mapping[str, float]) -> None:
         """After each epoch, with its record; may call `run.stop(why)`."""
 
+    def on_epoch_done(self, run: "Run") -> None:
+        """After an epoch, when all callbacks have heard of it."""
+
     def on_end(self, run: "Run") -> None:
         """After the last step, not after an interruption."""
+
+    def close(self) -> None:
+        """When the run ends in whatever way, also by an error."""
+
+    def state(self) -> dict[str, Any]:
+        """What a resumed run gives back by `load`: tensors, numbers, text."""
+        return {}
+
+    def load(self, state: Mapping[str, Any]) -> None:
+        """Go on from a state."""
 
 
 class Run:
     """A training in progress: the net, its optimiser, and how far it is.
 
     net: gives scores of normalised pictures. train: what is learnt from; held: what is judged by (None: not
-    judged). `state()` and `load(state)` carry a run over to another process.
+    judged). stats: what pixels are normalised by (None: statistics of `train`). teacher: gives scores of
+    pixels in [0, 1], which are learnt beside the labels. transform: of one uint8 picture (C, H, W), before
+    all else. crew: the processes that train together. `state()` and `load(state)` carry a run over to
+    another process.
     """
 
     def __init__(
@@ -66,15 +88,21 @@ class Run:
         *,
         device: torch.device | str = "cpu",
         callbacks: Sequence[Callback] = (),
+        stats: ImageStats | None = None,
+        teacher: Callable[[Tensor], Tensor] | None = None,
+        transform: Callable[[Tensor], Tensor] | None = None,
+        crew: Crew = ALONE,
     ) -> None:
+        crew.part(recipe.batch)  # that a batch cannot be divided is said before any work
         self.device = torch.device(device)
         self.net = net.to(self.device).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         self.recipe, self.train, self.held = recipe, train, held
         self.callbacks = list(callbacks)
-        self.stats = image_stats(train.images)
-        self.optimiser = make_optimiser(
-            net, recipe.optimiser, rate=scaled_rate(recipe.rate, recipe.batch), decay=recipe.decay
-        )
+        self.stats = stats or image_stats(train.images)
+        self.teacher, self.transform, self.crew = teacher, transform, crew
+        rate = scaled_rate(recipe.rate, recipe.batch)
+        shares = rate_shares(net, recipe.deeper) if recipe.deeper < 1 else None
+        self.optimiser = make_optimiser(net, recipe.optimiser, rate=rate, decay=recipe.decay, shares=shares)
         self.loss = make_loss(recipe.loss, smoothing=recipe.smoothing)
         rate_at(recipe.schedule, 0, 1)  # a wrong name is said before any work
         self.mean = copy.deepcopy(net).requires_grad_(False) if recipe.average else None
@@ -82,6 +110,8 @@ class Run:
         self.history = History()
         self.stopped = ""
         self._order: tuple[int, Tensor] = (-1, torch.empty(0))
+        self._frozen = -1  # parts; not decided yet
+        self._shared: nn.Module = net
 
     @property
     def steps_an_epoch(self) -> int:
@@ -109,6 +139,13 @@ class Run:
 
     def run(self) -> History:
         """Train to the end, or until a callback stops it. Raises `ModelError` when the loss is not finite."""
+        try:
+            return self._run()
+        finally:
+            for callback in self.callbacks:
+                callback.close()
+
+    def _run(self) -> History:
         for callback in self.callbacks:
             callback.on_start(self)
         if self.step and self.step % self.steps_an_epoch == 0 and len(self.history.epochs) < self.epoch:
@@ -132,42 +169,70 @@ class Run:
         recipe = self.recipe
         share = rate_at(recipe.schedule, self.step, self.steps, warmup=recipe.warmup)
         for group in self.optimiser.param_groups:
-            group["lr"] = scaled_rate(recipe.rate, recipe.batch) * share
-        self.net.train()
+            group["lr"] = scaled_rate(recipe.rate, recipe.batch) * share * group["share"]
+        self._prepare()
         with seeded(recipe.seed, self.step, self.device):
-            pixels, labels = self.batch()
+            pixels, labels = (t[self.crew.part(len(t))] for t in self.batch())
+            if self.crew.rank:  # all draw the same batch, and each its own dropout
+                torch.manual_seed(mixed(recipe.seed, self.step) + self.crew.rank)
             with self.precision():
-                scores = self.net(pixels)
-            loss = self.loss(scores.float(), labels)
-            if recipe.l1:
-                loss = loss + penalty(self.net, l1=recipe.l1)
+                scores = self._shared(pixels)
+            loss = self._loss(scores.float(), labels, pixels)
             self.optimiser.zero_grad(set_to_none=True)
             loss.backward()  # type: ignore[no-untyped-call]
         if recipe.clip:
             nn.utils.clip_grad_norm_(self.net.parameters(), recipe.clip)
         self.optimiser.step()
         self._average()
-        value = float(loss.detach())
+        value = float(self.crew.mean(loss.detach()))
         if not math.isfinite(value):
             raise ModelError(
                 f"the loss is {value} at step {self.step + 1}; try a smaller rate, or look at the data"
             )
         return value
 
+    def _prepare(self) -> None:
+        """The net in training, but for the parts that are frozen in this step."""
+        self.net.train()
+        count = frozen_parts(self.recipe.thaw, self.step / self.steps)
+        if count or self._frozen > 0:
+            freeze(self.net, count)
+        if count != self._frozen:
+            self._frozen, self._shared = count, self.crew.together(self.net, self.device)
+
+    def _loss(self, scores: Tensor, labels: Tensor, pixels: Tensor) -> Tensor:
+        """Of the labels, the teacher and the weights."""
+        recipe = self.recipe
+        loss = self.loss(scores, labels)
+        if self.teacher is not None:
+            with torch.no_grad():
+                wanted = self.teacher(in_unit_range(pixels, self.stats)).float()
+            taught = distillation(scores, wanted, recipe.temperature)
+            loss = (1 - recipe.taught) * loss + recipe.taught * taught
+        return loss + penalty(self.net, l1=recipe.l1) if recipe.l1 else loss
+
     def batch(self) -> tuple[Tensor, Tensor]:
-        """The pictures (N, C, H, W), augmented and normalised, and labels of the step that is due."""
+        """The pictures (N, C, H, W), augmented and normalised, and labels of the step that is due.
+
+        Labels are (N,), or shares (N, classes) where pictures are mixed.
+        """
         epoch, place = divmod(self.step, self.steps_an_epoch)
         if self._order[0] != epoch:
             generator = torch.Generator().manual_seed(mixed(self.recipe.seed, -1 - epoch))
             self._order = epoch, torch.randperm(len(self.train), generator=generator)
         numbers = self._order[1][place * self.recipe.batch : (place + 1) * self.recipe.batch]
         generator = torch.Generator().manual_seed(mixed(self.recipe.seed, self.step))
-        pixels = normalised(self.train.images[numbers], self.stats)
+        images = by_policy(self.train.images[numbers], self.recipe.augment.policy)
+        if self.transform is not None:
+            images = torch.stack([self.transform(image) for image in images])
+        pixels = normalised(images, self.stats)
         # pixels are divided by their channel's deviation, so the axes are too
         colours = self.stats.variances, self.stats.axes / self.stats.std.clamp(min=1e-3)[:, None]
         pixels = self.recipe.augment(pixels, numbers, epoch, generator, colours)
-        pixels = pixels.to(self.device, memory_format=torch.channels_last)
-        return pixels, self.train.labels[numbers].to(self.device)
+        labels = self.train.labels[numbers]
+        if self.recipe.augment.mix != "none":
+            pixels, labels = mixed_labels(pixels, labels, len(self.train.classes), self.recipe.augment.mix)
+        return pixels.to(self.device, memory_format=torch.channels_last), labels.to(self.device)
 
     def precision(self) -> contextlib.AbstractContextManager[Any]:
         """The context that forward passes run in."""
@@ -199,6 +264,8 @@ class Run:
         self.history.epochs.append(record)
         for callback in self.callbacks:
             callback.on_epoch(self, record)
+        for callback in self.callbacks:
+            callback.on_epoch_done(self)
 
     def judge(self, pictures: Pictures, *, flips: bool = False) -> dict[str, float]:
         """Cross-entropy and accuracy of the judged net; `flips`: scores are means with mirrored pictures."""
@@ -230,6 +297,8 @@ class Run:
             "step": self.step,
             "epochs": self.history.epochs,
             "losses": self.history.losses,
+            "stopped": self.stopped,
+            "callbacks": [callback.state() for callback in self.callbacks],
         }
 
     def load(self, state: Mapping[str, Any]) -> None:
@@ -240,14 +309,22 @@ class Run:
         if self.mean is not None:
             self.mean.load_state_dict(state["mean"])
         self.optimiser.load_state_dict(state["optimiser"])
-        self.step = int(state["step"])
+        self.step, self.stopped = int(state["step"]), str(state["stopped"])
         self.history = History(list(state["epochs"]), list(state["losses"]))
+        for callback, own in zip(self.callbacks, state["callbacks"], strict=False):
+            callback.load(own)
 
 
 def normalised(images: Tensor, stats: ImageStats) -> Tensor:
     """Pictures (N, C, H, W) uint8 as floats of mean 0 and deviation 1 in each channel."""
     mean, deviation = (255 * t.view(1, -1, 1, 1) for t in (stats.mean, stats.std.clamp(min=1e-3)))
     return (images.float() - mean) / deviation
+
+
+def in_unit_range(pixels: Tensor, stats: ImageStats) -> Tensor:
+    """What `normalised` made, as pixels in [0, 1] again; what augmentation brought beyond is cut off."""
+    mean, deviation = (t.view(1, -1, 1, 1).to(pixels) for t in (stats.mean, stats.std.clamp(min=1e-3)))
+    return (pixels * deviation + mean).clamp(0, 1)
 
 
 @contextlib.contextmanager

@@ -39,6 +39,14 @@ def import_torchvision() -> ModuleType:
     return torchvision  # type: ignore[no-any-return]
 
 
+def transforms() -> ModuleType:
+    """torchvision.transforms.v2."""
+    import_torchvision()
+    from torchvision.transforms import v2
+
+    return v2  # type: ignore[no-any-return]
+
+
 def was_repaired() -> bool:
     """Whether torchvision could only be imported with its operators declared by us."""
     return bool(_declared)

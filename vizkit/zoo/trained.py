@@ -8,7 +8,7 @@ from typing import Any
 from torch import nn
 
 from vizkit.errors import UsageError
-from vizkit.nets import make_net
+from vizkit.nets import NETS, make_net
 from vizkit.networkfiles import Saved, fill, load, save
 from vizkit.zoo.preparing import Preprocessing
 from vizkit.zoo.vision import VisionModel
@@ -33,13 +33,42 @@ class Blueprint:
 
     def build(self) -> nn.Module:
         """The net with new weights."""
-        return make_net(self.net, channels=self.channels, classes=len(self.classes), side=self.side)
+        return build_net(self.net, channels=self.channels, classes=len(self.classes), side=self.side)
 
     def model(self, module: nn.Module, name: str) -> VisionModel:
         """The net with its preprocessing and its classes' names."""
         size = self.side, self.side
         settings = Preprocessing(size, self.side, "bilinear", tuple(self.mean), tuple(self.std))
         return VisionModel(module.eval(), name, settings, tuple(self.classes), channels=self.channels)
+
+
+def build_net(name: str, *, channels: int, classes: int, side: int) -> nn.Module:
+    """A net of ours for small pictures, or the zoo's of this name for RGB ones; with new weights.
+
+    Raises `UsageError` for a name of neither, and for grey pictures to a net of the zoo.
+    """
+    from vizkit.zoo import find  # which knows this module
+
+    if not in_zoo(name):
+        return make_net(name, channels=channels, classes=classes, side=side)
+    if channels != 3:
+        raise UsageError(
+            f"{name} takes RGB pictures, not {channels} channels; choose one of {', '.join(NETS)}"
+        )
+    return find(name).build(classes)
+
+
+def in_zoo(name: str) -> bool:
+    """Whether a net's name is not one of ours, but one that `load_model` knows."""
+    from vizkit.zoo import find
+
+    if name.partition("+")[0] in NETS:
+        return False
+    try:
+        find(name)
+    except UsageError:
+        return False
+    return True
 
 
 def save_classifier(path: str, module: nn.Module, blueprint: Blueprint) -> None:
@@ -50,6 +79,12 @@ def save_classifier(path: str, module: nn.Module, blueprint: Blueprint) -> None:
 def is_classifier(path: str | os.PathLike[str]) -> bool:
     """Whether there is a file of ours that holds a network, so that `open_classifier` is worth trying."""
     return os.fspath(path).endswith(".safetensors") and os.path.isfile(path)
+
+
+def blueprint_of(path: str | os.PathLike[str]) -> Blueprint:
+    """What a classifier's file says of it. Raises as `open_classifier`."""
+    name = os.fspath(path)
+    return _blueprint(load(name, KIND), name)
 
 
 def open_classifier(path: str | os.PathLike[str]) -> VisionModel:

@@ -1,4 +1,4 @@
-"""Layers that torch does not have: maxout, DropConnect, hierarchical softmax."""
+"""Layers that torch lacks: maxout, DropConnect, hierarchical softmax, repeatable fractional pooling."""
 
 import math
 
@@ -81,6 +81,25 @@ def _hermite(count: int) -> tuple[Tensor, Tensor]:
 
     nodes, weights = np.polynomial.hermite_e.hermegauss(count)
     return torch.from_numpy(nodes).float(), torch.from_numpy(weights / weights.sum()).float()
+
+
+class FractionalPool(nn.Module):
+    """Max pooling to 1 / sqrt(2) of the side, by windows drawn anew in training (Graham 2014).
+
+    In evaluation the windows are those of the middle draw, so that an answer repeats.
+    """
+
+    def __init__(self, ratio: float = 0.5**0.5) -> None:
+        super().__init__()
+        self.ratio = ratio
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(N, C, H, W) -> (N, C, int(H ratio), int(W ratio))."""
+        drawn = None if self.training else x.new_full((len(x), x.shape[1], 2), 0.5)
+        made: Tensor = F.fractional_max_pool2d(
+            x, 2, output_ratio=(self.ratio, self.ratio), _random_samples=drawn
+        )
+        return made
 
 
 class HierarchicalSoftmax(nn.Module):
