@@ -20,7 +20,7 @@ FILES = sorted([*(ROOT / "vizkit").rglob("*.py"), *(ROOT / "cli").rglob("*.py")]
 # from the ground up: a file imports from its own layer and those before it
 LAYERS = [
     ["errors", "atomic", "fingerprint", "signatures", "tensorfiles", "networkfiles"],
-    ["results", "tables", "compounds", "pictures", "scatters", "summaries", "paintings", "curves"],
+    ["results", "tables", "compounds", "pictures", "scatters", "summaries", "paintings", "curves", "reports"],
     ["embedding"],
     [
         *("sessions", "receptive", "coordinates", "coordinate_rules", "layernames", "hooks", "targets"),
@@ -39,7 +39,7 @@ LAYERS = [
         "nets",
         "zoo",
     ],
-    ["charts", "curve_drawing", "site", "origin", "kernels"],
+    ["charts", "curve_drawing", "plots", "site", "origin", "kernels"],
     ["failures", "masks", "incremental"],
     ["runs"],
     ["spatial"],
@@ -50,10 +50,11 @@ LAYERS = [
     ["paint"],
     ["feedforward"],
     ["registry"],
-    ["training"],
     ["specs"],
     ["evaluation"],
     ["methods"],
+    ["training", "diagnosis"],
+    ["ideas"],
     ["cli"],
 ]
 

@@ -2,6 +2,8 @@
 from vizkit.compounds import Segmentation as Segmentation
 from vizkit.compounds import Sheet as Sheet
 from vizkit.curves import Curves as Curves
+from vizkit.diagnosis.running import diagnose as diagnose
+from vizkit.diagnosis.running import diagnosing as diagnosing
 from vizkit.errors import VizkitError as VizkitError
 from vizkit.evaluation.checking import check_method as check_method
 from vizkit.evaluation.judging import evaluate as evaluate
@@ -12,6 +14,7 @@ from vizkit.feedforward.styling import train_fast_style as train_fast_style
 from vizkit.folders import walk_images as walk_images
 from vizkit.hooks import capture as capture
 from vizkit.hooks import relu_rule as relu_rule
+from vizkit.ideas import lab as lab
 from vizkit.images import load_image as load_image
 from vizkit.images import read_image as read_image
 from vizkit.layernames import list_layers as list_layers
@@ -49,7 +52,15 @@ from vizkit.scanning.scanner import scan as scan
 from vizkit.sessions import session as session
 from vizkit.tables import Table as Table
 from vizkit.targetspecs import region as region
+from vizkit.training.baselines import baselines as baselines
+from vizkit.training.crossvalidation import cross_validate as cross_validate
+from vizkit.training.datasets import load_data as load_data
 from vizkit.training.folder import train as train
+from vizkit.training.looking import look_at_data as look_at_data
+from vizkit.training.ranges import find_lr as find_lr
+from vizkit.training.recipe import Recipe as Recipe
+from vizkit.training.scoring import score as score
+from vizkit.training.search import search as search
 from vizkit.zoo import VisionModel as VisionModel
 from vizkit.zoo import load_model as load_model
 from vizkit.zoo import wrap as wrap
