@@ -29,13 +29,15 @@ def _run(pattern: str, as_json: bool, classes: bool, **_talk: Any) -> None:
 
 
 def _rows(pattern: str) -> list[dict[str, str]]:
-    from vizkit.zoo import embedded, timm_models, torchvision_models
+    from vizkit.nets import NETS
+    from vizkit.zoo import embedded, small_nets, timm_models, torchvision_models
 
     rows = [_row(n, "package", embedded.is_installed(n), "not installed") for n in embedded.names()]
     cached = {
         name: torchvision_models.cached_file(name) is not None for name in torchvision_models.all_names()
     }
     rows += [_row(name, "torchvision", here, "--download") for name, here in cached.items()]
+    rows += [_row(f"{small_nets.PREFIX}{name}", "small nets", False, "--random-weights") for name in NETS]
     if timm_models.is_installed() and pattern.startswith(timm_models.PREFIX):
         rows += [_row(n, "timm", False, "cache or --download") for n in timm_models.names()]
     elif timm_models.is_installed() and not pattern:

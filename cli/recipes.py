@@ -22,7 +22,10 @@ SETTINGS: dict[str, tuple[Any, str]] = {
     "batch": (click.IntRange(1), "Pictures a step."),
     "optimiser": (str, "sgd, momentum, nesterov, adam, adamw, rmsprop ..."),
     "rate": (click.FloatRange(0, min_open=True), "Peak learning rate, for 256 pictures a step."),
-    "schedule": (str, "How the rate falls: linear, cosine, step, exponential, inverse, constant, snapshots."),
+    "schedule": (
+        str,
+        "How the rate falls: linear, cosine, step, exponential, inverse, plateau, constant, snapshots.",
+    ),
     "warmup": (click.FloatRange(0, 1), "Share of the steps in which the rate rises."),
     "decay": (click.FloatRange(0), "Weight decay (L2)."),
     "l1": (click.FloatRange(0), "Weight of the sum of absolute weights."),

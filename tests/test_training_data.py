@@ -10,12 +10,14 @@ import pytest
 import torch
 from PIL import Image
 
+import vizkit
 from vizkit.errors import UsageError
 from vizkit.training.archives import read_idx
-from vizkit.training.augment import Augment, jittered, shifted
+from vizkit.training.augment import Augment, by_policy, jittered, mixed_labels, shifted
 from vizkit.training.datasets import load_data
 from vizkit.training.imagestats import image_stats
 from vizkit.training.splits import folds, split
+from vizkit.zoo.torchvision_models import transforms
 
 
 def generator(seed=0):
@@ -259,3 +261,40 @@ def test_colour_jitter_follows_the_principal_axes():
     assert float((moved[:, :, 0, 0] - moved[:, :, 1, 1]).abs().max()) < 1e-6
     along = moved[:, :, 0, 0] @ axes
     torch.testing.assert_close(along.std(0), 0.1 * variances, rtol=0.03, atol=1e-5)
+
+
+@pytest.mark.parametrize("policy", ["trivial", "rand", "auto", "colour", "crop"])
+def test_policies_draw_for_each_picture_and_keep_shape_and_kind(policy):
+    images = torch.randint(0, 256, (8, 3, 16, 16), generator=torch.Generator().manual_seed(0)).byte()
+    torch.manual_seed(1)
+    made = by_policy(images, policy)
+    torch.manual_seed(1)
+    assert torch.equal(made, by_policy(images, policy))
+    assert (made.shape, made.dtype) == (images.shape, torch.uint8)
+    same = images[:1].expand(16, -1, -1, -1)
+    assert len(torch.unique(by_policy(same, policy).flatten(1), dim=0)) > 2
+    assert by_policy(images[:, :1], policy).shape == (8, 1, 16, 16)
+    assert by_policy(images, "none") is images
+
+
+@pytest.mark.parametrize("mix", ["mixup", "cutmix"])
+def test_mixed_labels_are_shares(mix):
+    torch.manual_seed(0)
+    batch, labels = torch.randn(16, 3, 8, 8), torch.randint(0, 5, (16,))
+    pixels, shares = mixed_labels(batch, labels, 5, mix)
+    assert (pixels.shape, shares.shape) == (batch.shape, (16, 5))
+    torch.testing.assert_close(shares.sum(1), torch.ones(16))
+    # what a label keeps is what its picture keeps
+    kept = shares[torch.arange(16), labels]
+    assert bool((kept > 0).all())
+    assert not torch.equal(pixels, batch)
+
+
+def test_training_takes_mixed_labels_and_transforms_of_ones_own(tmp_path):
+    small = {"net": "linear", "epochs": 2, "report": False}
+    made = vizkit.train("digits", tmp_path / "mixed", mix="mixup", policy="colour", **small)
+    assert made.test["accuracy"] > 0.5
+    own = vizkit.train("digits", tmp_path / "own", transform=transforms().RandomInvert(1.0), **small)
+    assert own.test["accuracy"] < made.test["accuracy"]  # it learnt from negatives alone
+    with pytest.raises(UsageError, match="mixes labels"):
+        vizkit.train("digits", tmp_path / "no", mix="cutmix", loss="hinge", smoothing=0.0, **small)

@@ -6,9 +6,10 @@ import pytest
 import torch
 from torch import nn
 
-from vizkit.errors import UsageError
+import vizkit
+from vizkit.errors import UsageError, VizkitError
 from vizkit.nets import NETS, make_net
-from vizkit.nets.layers import DropConnect, HierarchicalSoftmax, Maxout
+from vizkit.nets.layers import DropConnect, FractionalPool, HierarchicalSoftmax, Maxout
 from vizkit.training.descent import OPTIMISERS, SCHEDULES, make_optimiser, rate_at, scaled_rate
 from vizkit.training.initialisers import INITIALISERS, initialise
 from vizkit.training.losses import loss_at_start, make_loss, multiclass_hinge, penalty
@@ -234,3 +235,45 @@ def test_fractals_drop_paths_in_training_alone():
     assert len(outputs) > 2
     net.eval()
     assert torch.equal(net(x), net(x))
+
+
+def test_untrained_nets_are_looked_into_by_name():
+    model = vizkit.load_model("net:lenet5", random_weights=True)
+    rows = {row.name: row for row in vizkit.list_layers(model.module, model.input_shape)}
+    assert rows["0"].shape == (6, 28, 28)
+    assert (rows["3"].field.height, rows["3"].field.width) == (14, 14)
+    assert sum(p.numel() for p in model.module.parameters()) == 61_706 + 2 * 6 * 25  # three channels, not one
+    with pytest.raises(UsageError, match="did you mean 'lenet5'"):
+        vizkit.load_model("net:lenet", random_weights=True)
+    with pytest.raises(VizkitError, match="train it"):
+        vizkit.load_model("net:lenet5")
+
+
+def test_a_tree_of_decisions_stands_in_for_the_last_layer():
+    net = make_net("simple+hierarchical", channels=1, classes=7, side=8).eval()
+    logs = net(torch.randn(5, 1, 8, 8))
+    torch.testing.assert_close(logs.exp().sum(1), torch.ones(5))
+    labels = torch.tensor([0, 1, 2, 3, 6])
+    features = torch.randn(5, 128)
+    torch.testing.assert_close(
+        net[-1].loss(features, labels), nn.functional.cross_entropy(net[-1](features), labels)
+    )
+    with pytest.raises(UsageError, match="hierarchical"):
+        make_net("simple+tree", channels=1, classes=7, side=8)
+    with pytest.raises(UsageError, match="does not end"):
+        make_net("nin+hierarchical", channels=1, classes=7, side=8)
+
+
+def test_fractional_pools_draw_windows_that_cover_the_maps_and_repeat_in_evaluation():
+    pool = FractionalPool()
+    x = torch.rand(3, 4, 20, 20)
+    torch.manual_seed(0)
+    drawn = [pool(x) for _ in range(2)]
+    assert drawn[0].shape == (3, 4, 14, 14)
+    assert not torch.equal(*drawn)
+    pool.eval()
+    assert torch.equal(pool(x), pool(x))
+    # every value of a pooled map is one of the map, and the largest of all is among them
+    for made in (*drawn, pool(x)):
+        assert bool(torch.isin(made, x).all())
+        torch.testing.assert_close(made.amax((2, 3)), x.amax((2, 3)))

@@ -270,6 +270,30 @@ def test_early_stopping_gives_the_best_weights_back(digits):
         EarlyStopping(0)
 
 
+def test_a_plateau_takes_a_tenth_of_the_rate_and_survives_a_kill(digits, tmp_path):
+    recipe = QUICK.with_(epochs=5, schedule="plateau", warmup=0.0, rate=1e-9)
+    rates = []
+
+    class Note(Callback):
+        def on_step(self, run, loss):
+            rates.append(run.optimiser.param_groups[0]["lr"])
+            if len(rates) == kill:
+                raise KeyboardInterrupt
+
+    kill = 0
+    extras = Extras(callbacks=[Note()], report=False)
+    whole = train_into(digits, tmp_path / "whole", recipe, extras=extras)
+    an_epoch = len(rates) // 5
+    share = [rates[k * an_epoch] / rates[0] for k in range(5)]
+    assert share == pytest.approx([1, 1, 1, 0.1, 0.1])
+    rates.clear()
+    kill = 4 * an_epoch - 2
+    with pytest.raises(KeyboardInterrupt):
+        train_into(digits, tmp_path / "cut", recipe, extras=extras)
+    again = train_into(digits, tmp_path / "cut", recipe, extras=PLAIN)
+    assert again.history == whole.history
+
+
 def test_patience_survives_a_kill(digits, tmp_path):
     recipe = QUICK.with_(epochs=8, patience=1, rate=1e-9)
     whole = train_into(digits, tmp_path / "whole", recipe, extras=PLAIN)

@@ -24,7 +24,7 @@ WORDS = {
 
 def drawn(figure: "Figure", look: Look) -> None:
     """A panel a schedule, all with a warm-up of a tenth."""
-    for k, name in enumerate(SCHEDULES):
+    for k, name in enumerate(n for n in SCHEDULES if n != "plateau"):
         axes = figure.add_subplot(2, 4, k + 1)
         rates = [rate_at(name, step, STEPS, warmup=WARMUP) for step in range(STEPS)]
         axes.axvspan(0, WARMUP * STEPS, color=look.soft, alpha=0.12, linewidth=0)
@@ -33,5 +33,12 @@ def drawn(figure: "Figure", look: Look) -> None:
         dress(axes, look, title=WORDS.get(name, name), x="step", y="share of the peak" if k % 4 == 0 else "")
     axes = figure.add_subplot(2, 4, 8)
     axes.axis("off")
-    axes.text(0, 0.8, "grey: linear warm-up\n(Goyal et al. 2017)", color=look.soft, fontsize=9, va="top")
+    axes.text(
+        0,
+        0.8,
+        "grey: linear warm-up\n(Goyal et al. 2017)\n\nplateau: constant, and a\ntenth where it helps no more",
+        color=look.soft,
+        fontsize=9,
+        va="top",
+    )
     figure.tight_layout()

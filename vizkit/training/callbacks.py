@@ -1,4 +1,4 @@
-"""What may be told of a run as it goes: early stopping, snapshots, logs, TensorBoard."""
+"""What may be told of a run as it goes: early stopping, plateaus, snapshots, TensorBoard."""
 
 import copy
 from collections.abc import Callable, Mapping
@@ -45,6 +45,33 @@ class EarlyStopping(Callback):
         """Go on from such a state."""
         self.best, self.since = float(state["best"]), int(state["since"])
         self.weights = dict(state["weights"])
+
+
+class Plateau(Callback):
+    """Takes a tenth of the rate where the accuracy held out has not risen for `patience` epochs."""
+
+    def __init__(self, patience: int = 2, factor: float = 0.1) -> None:
+        self.patience, self.factor = patience, factor
+        self.best, self.since = -1.0, 0
+
+    def on_epoch(self, run: Run, record: Mapping[str, float]) -> None:
+        """Compare with the best."""
+        accuracy = record.get("held_accuracy", -1.0)
+        if accuracy > self.best:
+            self.best, self.since = accuracy, 0
+            return
+        self.since += 1
+        if self.since >= self.patience:
+            run.damping *= self.factor
+            self.since = 0
+
+    def state(self) -> dict[str, Any]:
+        """What a resumed run needs."""
+        return {"best": self.best, "since": self.since}
+
+    def load(self, state: Mapping[str, Any]) -> None:
+        """Go on from such a state."""
+        self.best, self.since = float(state["best"]), int(state["since"])
 
 
 class Snapshots(Callback):

@@ -75,12 +75,13 @@ SCHEDULES: dict[str, Callable[[float], float]] = {
     "step": lambda t: 0.1 ** int(t * 3),
     "exponential": lambda t: 0.01**t,
     "inverse": lambda t: 1 / (1 + 9 * t),
+    "plateau": lambda _t: 1.0,
     "snapshots": lambda t: (1 + math.cos(math.pi * (t * CYCLES % 1))) / 2,
 }
 """Share of the peak rate at a share t of what comes after the warm-up.
 
-step: a tenth after each third. exponential: to 1 %. inverse: 1 / (1 + k t), to a tenth. snapshots: five
-cosine cycles (Huang et al. 2017).
+step: a tenth after each third. plateau: constant, and a tenth wherever a run stops getting better.
+exponential: to 1 %. inverse: 1 / (1 + k t), to a tenth. snapshots: five cosine cycles (Huang et al. 2017).
 """
 
 

@@ -19,7 +19,7 @@ from vizkit import atomic
 from vizkit.diagnosis.babysitter import Babysitter
 from vizkit.errors import UsageError
 from vizkit.training.beginning import Beginning, begin, teacher_of, usual_size
-from vizkit.training.callbacks import EarlyStopping, Snapshots, TensorBoard
+from vizkit.training.callbacks import EarlyStopping, Plateau, Snapshots, TensorBoard
 from vizkit.training.crew import Crew, join_crew
 from vizkit.training.datasets import DataSet, Pictures, load_data
 from vizkit.training.loop import Callback, History, Run
@@ -204,6 +204,8 @@ def _callbacks(
     found: list[Callback] = [_Keeper(folder)] if crew.first else [Callback()]
     if recipe.patience:
         found.append(EarlyStopping(recipe.patience))
+    if recipe.schedule == "plateau":
+        found.append(Plateau())
     if recipe.schedule == "snapshots" and crew.first:
         found.append(Snapshots(lambda run, n: _snapshot(folder, run, n, beginning)))
     if extras.diagnosed and crew.first:

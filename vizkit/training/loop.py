@@ -109,6 +109,7 @@ class Run:
         self.step = 0
         self.history = History()
         self.stopped = ""
+        self.damping = 1.0  # of the rate, by callbacks
         self._order: tuple[int, Tensor] = (-1, torch.empty(0))
         self._frozen = -1  # parts; not decided yet
         self._shared: nn.Module = net
@@ -169,7 +170,7 @@ class Run:
         recipe = self.recipe
         share = rate_at(recipe.schedule, self.step, self.steps, warmup=recipe.warmup)
         for group in self.optimiser.param_groups:
-            group["lr"] = scaled_rate(recipe.rate, recipe.batch) * share * group["share"]
+            group["lr"] = scaled_rate(recipe.rate, recipe.batch) * share * group["share"] * self.damping
         self._prepare()
         with seeded(recipe.seed, self.step, self.device):
             pixels, labels = (t[self.crew.part(len(t))] for t in self.batch())
@@ -298,6 +299,7 @@ class Run:
             "epochs": self.history.epochs,
             "losses": self.history.losses,
             "stopped": self.stopped,
+            "damping": self.damping,
             "callbacks": [callback.state() for callback in self.callbacks],
         }
 
@@ -310,6 +312,7 @@ class Run:
             self.mean.load_state_dict(state["mean"])
         self.optimiser.load_state_dict(state["optimiser"])
         self.step, self.stopped = int(state["step"]), str(state["stopped"])
+        self.damping = float(state["damping"])
         self.history = History(list(state["epochs"]), list(state["losses"]))
         for callback, own in zip(self.callbacks, state["callbacks"], strict=False):
             callback.load(own)

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from vizkit.errors import UsageError, did_you_mean
 from vizkit.sessions import seeded
-from vizkit.zoo import embedded, timm_models, trained
+from vizkit.zoo import embedded, small_nets, timm_models, trained
 from vizkit.zoo.checkpoints import load_weights
 from vizkit.zoo.entry import Entry, short_hash_matches
 from vizkit.zoo.preparing import Preprocessing
@@ -122,7 +122,7 @@ def as_model(model: Any) -> VisionModel:
 
 def find(name: str) -> Entry:
     """The entry of a model's name. Raises `UsageError` with suggestions."""
-    entry = embedded.find(name) or timm_models.find(name)
+    entry = embedded.find(name) or timm_models.find(name) or small_nets.find(name)
     if entry is None:
         from vizkit.zoo import torchvision_models  # here, because importing torchvision costs seconds
 
