@@ -11,7 +11,7 @@ import torch
 
 import vizkit
 from vizkit.errors import UsageError
-from vizkit.training.datasets import load_data
+from vizkit.training.datasets import DataSet, load_data
 from vizkit.training.folder import LINES, LOG, MODEL, PAGE, RECORD, STATE, Extras, train_into
 from vizkit.training.loop import Callback
 from vizkit.training.recipe import Recipe
@@ -111,3 +111,39 @@ def test_other_runs_and_other_files_are_left_alone(whole, digits, tmp_path):
     (folder / STATE).write_bytes(b"nonsense")
     with pytest.raises(UsageError, match="remove it"):
         train_into(digits, folder, RECIPE)
+
+
+@pytest.mark.slow
+def test_the_report_shows_what_the_net_sees(digits, tmp_path):
+    made = train_into(digits, tmp_path / "run", RECIPE.with_(net="simple", epochs=2))
+    page = (Path(made.folder) / PAGE).read_text()
+    for heading in (
+        "Curves",
+        "Worst errors",
+        "Confusion",
+        "Calibration",
+        "First-layer filters",
+        "Maximally activating patches",
+        "t-SNE",
+        "Class images",
+    ):
+        assert heading in page
+    assert "Not for this net" not in page
+    assert page.count("data:image/webp") > 20
+
+
+def test_nets_of_the_zoo_are_trained_too(digits, tmp_path):
+    few = DataSet("few", digits.train.take(torch.arange(0, 1400, 20)), digits.test.take(torch.arange(8)))
+    recipe = RECIPE.with_(net="resnet18", epochs=1, batch=32, shift=0)
+    made = train_into(few, tmp_path / "run", recipe, extras=Extras(report=False))
+    model = vizkit.load_model(made.model)
+    assert model.channels == 3
+    assert model(torch.rand(1, 3, 8, 8)).shape == (1, 10)
+
+
+def test_a_model_whose_numbers_were_changed_is_not_opened(whole, tmp_path):
+    data = bytearray(Path(whole.model).read_bytes())
+    data[-5] ^= 1
+    (tmp_path / "bad.safetensors").write_bytes(data)
+    with pytest.raises(UsageError, match="damaged"):
+        vizkit.load_model(str(tmp_path / "bad.safetensors"))

@@ -206,9 +206,12 @@ def _callbacks(
         found.append(EarlyStopping(recipe.patience))
     if recipe.schedule == "plateau":
         found.append(Plateau())
-    if recipe.schedule == "snapshots" and crew.first:
-        found.append(Snapshots(lambda run, n: _snapshot(folder, run, n, beginning)))
-    if extras.diagnosed and crew.first:
+    if recipe.schedule == "snapshots":
+        snapshots = Snapshots(lambda run, n: _snapshot(folder, run, n, beginning))
+        found.append(snapshots if crew.first else Callback())  # states are kept by the place in this list
+    if extras.diagnosed:
+        if crew.size > 1:
+            raise UsageError("a diagnosis watches one process; leave --diagnose or torchrun out")
         found.append(Babysitter(folder / DIAGNOSIS))
     return [*found, _Progress(extras.on_step), *extras.callbacks]
 
