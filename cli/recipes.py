@@ -15,6 +15,10 @@ SETTINGS: dict[str, tuple[Any, str]] = {
         "What of it learns: all, the last layer, more and more.",
     ),
     "deeper": (click.FloatRange(0, 1, min_open=True), "Share of the rate that each deeper part learns at."),
+    "norms": (
+        click.Choice(["kept", "learnt"]),
+        "Of a trained net: go on with its batch normalisations' statistics, or take each batch's.",
+    ),
     "teacher": (str, "Learn from these models' answers too: names or files by commas."),
     "temperature": (click.FloatRange(0, min_open=True), "Of the teacher's answers."),
     "taught": (click.FloatRange(0, 1), "Weight of the teacher beside the labels."),

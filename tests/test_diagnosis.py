@@ -169,6 +169,20 @@ def test_accumulated_gradients_are_no_fault():
     assert "zero_grad" not in [f.code for f in found.findings]
 
 
+def test_normalisations_that_are_kept_still_are_no_fault():
+    net = nn.Sequential(nn.Linear(8, 16), nn.BatchNorm1d(16), nn.ReLU(), nn.Linear(16, 3))
+    optimiser = torch.optim.SGD(net.parameters(), lr=0.1)
+    with vizkit.diagnosing() as found:
+        for x, y in list(batches(40)):
+            net.train()
+            net[1].eval()
+            F.cross_entropy(net(x), y).backward()
+            optimiser.step()
+            optimiser.zero_grad()
+    assert found.seen.trained[0].evaluating == ["1"]
+    assert "eval_training" not in [f.code for f in found.findings]
+
+
 def test_what_is_measured_is_right():
     torch.manual_seed(0)
     net = nn.Sequential(nn.Linear(8, 6), nn.ReLU(), nn.Linear(6, 3))

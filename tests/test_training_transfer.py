@@ -35,6 +35,12 @@ def trained(digits, tmp_path_factory):
     return train_into(digits, tmp_path_factory.mktemp("trained") / "run", QUICK, extras=PLAIN).model
 
 
+@pytest.fixture(scope="module")
+def normalised_net(digits, tmp_path_factory):
+    recipe = QUICK.with_(net="resnet20", epochs=1)
+    return train_into(digits, tmp_path_factory.mktemp("normalised") / "run", recipe, extras=PLAIN).model
+
+
 def few(data, classes):
     """Pictures of the first classes alone."""
 
@@ -147,6 +153,23 @@ def test_deeper_parts_move_less(digits, trained):
     assert rates[0.1] == pytest.approx(0.1 * rates[1.0])
     moved = {n: float((p.detach() - before[n]).abs().max()) for n, p in started.net.named_parameters()}
     assert all(v > 0 for n, v in moved.items() if n.endswith("weight"))
+
+
+@pytest.mark.parametrize("norms", ["kept", "learnt"])
+def test_normalisations_go_on_with_what_they_knew_or_not(digits, normalised_net, norms):
+    recipe = QUICK.with_(start=normalised_net, norms=norms)
+    run = Run(begin(recipe, digits).net, recipe, digits.train, None)
+    own = {n: m for n, m in run.net.named_modules() if isinstance(m, nn.BatchNorm2d)}
+    means = {n: m.running_mean.clone() for n, m in own.items()}
+    weights = {n: m.weight.detach().clone() for n, m in own.items()}
+    for _ in range(3):
+        run.take_step()
+    assert own
+    for name, part in own.items():
+        assert torch.equal(part.running_mean, means[name]) == (norms == "kept")
+        assert not torch.equal(part.weight, weights[name])
+    with pytest.raises(UsageError, match="kept or learnt"):
+        QUICK.with_(norms="both")
 
 
 def test_a_start_of_another_kind_is_refused(digits, trained, tmp_path):

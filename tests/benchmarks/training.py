@@ -67,12 +67,13 @@ def transfer(folder):
         found = cross_val_score(model, features, data.train.labels.numpy(), cv=cut)
         said(f"kNN on its frozen features, k = {k}", found, time.monotonic() - begun)
     own = Recipe(
-        start="efficientnet_lite0", batch=16, optimiser="adamw", rate=0.016, decay=0.01, smoothing=0.05
-    ).with_(flip="alternating", shift=8)
+        start="efficientnet_lite0", epochs=12, batch=16, optimiser="adamw", rate=0.016, decay=0.01
+    ).with_(smoothing=0.05, flip="alternating", shift=8)
     for name, recipe in (
-        ("the last layer learns", own.with_(thaw="head", epochs=12, rate=0.05)),
-        ("all of it, deeper parts slower", own.with_(deeper=0.4, epochs=8)),
-        ("thawing from above, deeper parts slower", own.with_(thaw="gradual", deeper=0.4, epochs=8)),
+        ("the last layer learns", own.with_(thaw="head", rate=0.05)),
+        ("all of it, deeper parts slower", own.with_(deeper=0.4)),
+        ("thawing from above, deeper parts slower", own.with_(thaw="gradual", deeper=0.4)),
+        ("all of it, statistics of every batch", own.with_(deeper=0.4, norms="learnt")),
     ):
         begun = time.monotonic()
         said(name, cross_validate(data, recipe, count=5).accuracies, time.monotonic() - begun)

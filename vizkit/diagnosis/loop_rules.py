@@ -80,8 +80,8 @@ def kept_gradients(seen: Observed, _tried: Tried) -> Finding | None:
 
 
 def evaluating_in_training(seen: Observed, _tried: Tried) -> Finding | None:
-    """Steps with the net in evaluation mode."""
-    own = [b for b in seen.trained if b.evaluating and not b.training]
+    """Steps with the net in evaluation mode; normalisations alone may be kept still on purpose."""
+    own = [b for b in seen.trained if b.whole and b.evaluating and not b.training]
     if not seen.trained or len(own) < 0.5 * len(seen.trained):
         return None
     return Finding(

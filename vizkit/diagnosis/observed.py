@@ -15,7 +15,7 @@ class Batch:
     mean, std, low, high, strange: of the values; strange counts those that are NaN or infinite. copies (N,
     D): the examples, made small; digests: of each example's bytes. labels (N,), answers (N,) and loss:
     where a loss by labels was computed. evaluating, training: names of the normalisations and dropouts in
-    either mode.
+    either mode; whole: the net as a whole is in evaluation mode.
     """
 
     mean: float
@@ -28,6 +28,7 @@ class Batch:
     digests: Sequence[bytes]
     evaluating: Sequence[str]
     training: Sequence[str]
+    whole: bool = False
     labels: Tensor | None = None
     answers: Tensor | None = None
 

@@ -163,6 +163,7 @@ class Watch:
             digests(values) if room else [],
             [n for n, m in modal if not m.training],
             [n for n, m in modal if m.training],
+            self.root is not None and not self.root.training,
         )
         if torch.is_grad_enabled():
             self.pending = batch, values

@@ -24,7 +24,7 @@ from vizkit.training.imagestats import ImageStats, image_stats
 from vizkit.training.losses import make_loss, penalty
 from vizkit.training.recipe import Recipe
 from vizkit.training.teachers import distillation
-from vizkit.training.transfer import freeze, frozen_parts, rate_shares
+from vizkit.training.transfer import freeze, frozen_parts, keep_norms, rate_shares
 
 ALONE = Crew()
 
@@ -195,6 +195,8 @@ class Run:
     def _prepare(self) -> None:
         """The net in training, but for the parts that are frozen in this step."""
         self.net.train()
+        if self.recipe.start is not None and self.recipe.norms == "kept":
+            keep_norms(self.net)
         count = frozen_parts(self.recipe.thaw, self.step / self.steps)
         if count or self._frozen > 0:
             freeze(self.net, count)

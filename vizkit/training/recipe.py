@@ -12,6 +12,7 @@ from vizkit.training.augment import Augment
 Precision = Literal["auto", "bf16", "float32"]
 
 Thaw = Literal["all", "head", "gradual"]
+Norms = Literal["kept", "learnt"]
 
 
 @dataclass(frozen=True)
@@ -31,7 +32,9 @@ class Recipe:
     start: a model to begin with in place of new weights, which gets a new last layer: a name of the zoo with
     weights at hand, or the file of a trained one. thaw: "head" trains the last layer alone, "gradual" begins
     with it and lets deeper parts join one by one in the first half (Howard & Ruder 2018). deeper: each of
-    four parts learns at this share of the rate of the one above (theirs: 1 / 2.6).
+    four parts learns at this share of the rate of the one above (theirs: 1 / 2.6). norms: whether its batch
+    normalisations go on with the means and variances that they were trained with ("kept": best for few
+    pictures), or take those of every batch ("learnt").
 
     teacher: files or names of models by commas, whose mean answer is learnt too: `taught` times the
     divergence at this temperature, times its square, beside (1 - taught) times the loss (Hinton et al. 2015).
@@ -58,6 +61,7 @@ class Recipe:
     start: str | None = None
     thaw: Thaw = "all"
     deeper: float = 1.0
+    norms: Norms = "kept"
     teacher: str | None = None
     temperature: float = 4.0
     taught: float = 0.9
@@ -78,6 +82,8 @@ class Recipe:
             raise UsageError("taught is a share in [0, 1] and temperature above 0")
         if self.thaw not in ("all", "head", "gradual"):
             raise UsageError(f"thaw is all, head or gradual, not {self.thaw!r}")
+        if self.norms not in ("kept", "learnt"):
+            raise UsageError(f"norms is kept or learnt, not {self.norms!r}")
         if self.thaw != "all" and self.start is None:
             raise UsageError(f"thaw {self.thaw} needs a trained net to begin with: --start MODEL")
         if self.augment.mix != "none" and (self.loss != "cross_entropy" or self.teacher is not None):

@@ -83,6 +83,13 @@ def frozen_parts(thaw: str, progress: float) -> int:
     return 0
 
 
+def keep_norms(module: nn.Module) -> None:
+    """Batch normalisations go on with their running means and variances; their weights may still learn."""
+    for part in module.modules():
+        if isinstance(part, nn.modules.batchnorm._BatchNorm):
+            part.eval()
+
+
 def freeze(module: nn.Module, count: int) -> None:
     """Take the first `count` parts from learning: no gradients, and normalisations that stay as they are."""
     parts = parts_of(module)
