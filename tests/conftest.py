@@ -65,6 +65,16 @@ def photo(tmp_path: Path) -> Path:
 
 
 @pytest.fixture(scope="session")
+def browser() -> Iterator[object]:
+    """A headless browser for pages; tests that need it skip without one."""
+    from tests.browsing import start_browser
+
+    found = start_browser()
+    yield found
+    found.quit()
+
+
+@pytest.fixture(scope="session")
 def lite0() -> vizkit.VisionModel:
     return vizkit.load_model("efficientnet_lite0", device="cpu")
 

@@ -16,12 +16,16 @@ Tone = Literal["", "good", "bad", "warn"]
 
 @dataclass(frozen=True, eq=False)
 class Chart:
-    """A chart for a light and a dark page (one picture may serve both), shown `width` pixels wide."""
+    """A chart for a light and a dark page (one picture may serve both), shown `width` pixels wide.
+
+    exact: kept to the pixel; photographs need not be.
+    """
 
     caption: str
     light: "Image"
     dark: "Image"
     width: int
+    exact: bool = True
 
 
 @dataclass(frozen=True, eq=False)

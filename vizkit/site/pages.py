@@ -1,12 +1,9 @@
 """Filling in the pages: results in, the text of one HTML file out."""
 
 import base64
-import functools
 import io
-import json
 import math
 from collections.abc import Sequence
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -15,13 +12,12 @@ from PIL import Image
 from vizkit.errors import one_line
 from vizkit.results import Provenance
 from vizkit.scatter_drawing import palette, thumbnail
+from vizkit.site.filling import fill
 
 if TYPE_CHECKING:
     from vizkit.reports import Report
     from vizkit.scatters import Scatter
     from vizkit.summaries import Channel, LayerSummary, Share, Summary
-
-_HERE = Path(__file__).parent
 
 SHEET = 2048
 """Side of a sheet of thumbnails in pixels: what every browser draws from quickly."""
@@ -59,7 +55,7 @@ def embedding_page(result: "Scatter") -> str:
         "columns": SHEET // side,
     }
     line = max((one_line(text) for text in result.lines), key=len, default="")
-    return _page(
+    return fill(
         "embedding",
         title=one_line(result.heading),
         line=line,
@@ -94,7 +90,7 @@ def summary_page(result: "Summary") -> str:
         ("99 %", "99 % of the values lie below", True),
         ("above 0", "share of the values", True),
     ]
-    return _page(
+    return fill(
         "summary",
         title=one_line(result.heading),
         line=max((one_line(text) for text in result.lines), key=len, default=""),
@@ -182,8 +178,8 @@ def report_page(report: "Report") -> str:
                 {
                     "caption": c.caption,
                     "width": c.width,
-                    "light": _data_uri(c.light, exact=True),
-                    "dark": _data_uri(c.dark, exact=True),
+                    "light": _data_uri(c.light, exact=c.exact),
+                    "dark": _data_uri(c.dark, exact=c.exact),
                 }
                 for c in section.charts
             ],
@@ -200,7 +196,7 @@ def report_page(report: "Report") -> str:
         }
         for section in report.sections
     ]
-    return _page(
+    return fill(
         "report",
         title=one_line(report.heading),
         line=one_line(report.line),
@@ -253,36 +249,3 @@ def _in_words(value: Any) -> str:
     if isinstance(value, list | tuple):
         return ", ".join(_in_words(v) for v in value)
     return "not known" if value is None else one_line(str(value))
-
-
-def _page(kind: str, *, data: Any = None, **given: Any) -> str:
-    from markupsafe import Markup
-
-    from vizkit import __version__
-
-    # "<" would let a file's name end the script; the escape is the same text to a JSON reader.
-    text = json.dumps(data, separators=(",", ":"), allow_nan=False).replace("<", "\\u003c")
-    template = _environment().get_template(f"{kind}.html")
-    page: str = template.render(
-        version=__version__,
-        style=Markup(_source("style.css")),  # noqa: S704 - our own files
-        page_style=Markup(_source(f"{kind}.css")),  # noqa: S704
-        theme_script=Markup(_source("theme.js")),  # noqa: S704
-        script=Markup(_source(f"{kind}.js") if (_HERE / f"{kind}.js").exists() else ""),  # noqa: S704
-        data=Markup(text),  # noqa: S704 - escaped above
-        **given,
-    )
-    return page
-
-
-def _source(name: str) -> str:
-    return (_HERE / name).read_text(encoding="utf-8")
-
-
-@functools.cache
-def _environment() -> Any:
-    import jinja2
-
-    return jinja2.Environment(
-        loader=jinja2.FileSystemLoader(_HERE), autoescape=True, trim_blocks=True, lstrip_blocks=True
-    )
