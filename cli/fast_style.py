@@ -156,7 +156,10 @@ def _apply_options() -> list[click.Parameter]:
     ]
 
 
-@click.group(help="Style transfer in one pass: train a network, then apply it to pictures.")
+@click.group(
+    context_settings={"help_option_names": ["-h", "--help"]},
+    help="Style transfer in one pass: train a network, then apply it to pictures.",
+)
 def command() -> None:
     """The two commands."""
 
@@ -164,6 +167,7 @@ def command() -> None:
 command.add_command(
     click.Command(
         "train",
+        context_settings={"help_option_names": ["-h", "--help"]},
         callback=_train,
         help=TRAIN_HELP,
         short_help="Train a network for one or many styles.",
@@ -186,6 +190,7 @@ command.add_command(
 command.add_command(
     click.Command(
         "apply",
+        context_settings={"help_option_names": ["-h", "--help"]},
         callback=_apply,
         help=APPLY_HELP,
         short_help="Paint pictures with a trained network.",

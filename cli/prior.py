@@ -37,7 +37,10 @@ def _train(**given: Any) -> int:
     return 0
 
 
-@click.group(help="A decoder that knows what photographs look like, for `class-image --prior`.")
+@click.group(
+    context_settings={"help_option_names": ["-h", "--help"]},
+    help="A decoder that knows what photographs look like, for `class-image --prior`.",
+)
 def command() -> None:
     """The one command."""
 
@@ -45,6 +48,7 @@ def command() -> None:
 command.add_command(
     click.Command(
         "train",
+        context_settings={"help_option_names": ["-h", "--help"]},
         callback=_train,
         help=TRAIN_HELP,
         short_help="Train a prior on a folder of photographs.",

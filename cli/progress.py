@@ -46,6 +46,27 @@ def bar(label: str, *, shown: bool) -> Iterator[Bar]:
 
 
 @contextmanager
+def stages(*, shown: bool) -> Iterator[Any]:
+    """A function of (name, done, total) that shows one bar after the other, a stage each."""
+    bars: list[Bar] = []
+
+    def say(name: str, done: int, total: int) -> None:
+        if not bars or bars[-1].label != name:
+            close()
+            bars.append(Bar(name, shown=shown))
+        bars[-1](done, total)
+
+    def close() -> None:
+        if bars:
+            bars[-1].close()
+
+    try:
+        yield say
+    finally:
+        close()
+
+
+@contextmanager
 def live(*, shown: bool) -> Iterator[Any]:
     """A callback that keeps one line about a training run on the terminal; None where nothing is shown."""
     if not (shown and sys.stderr.isatty()):

@@ -54,7 +54,7 @@ LAYERS = [
     ["evaluation"],
     ["methods"],
     ["training", "diagnosis"],
-    ["ideas"],
+    ["ideas", "exhibition", "atlas", "dossiers"],
     ["cli"],
 ]
 
@@ -107,7 +107,7 @@ def test_methods_do_not_import_each_other_but_through_explain():
         ("torchvision", {"vizkit.zoo.torchvision_models"}),
         ("timm", {"vizkit.zoo.timm_models"}),
         ("safetensors", {"vizkit.zoo.weightfiles", "vizkit.zoo.checkpoints"}),
-        ("jinja2", {"vizkit.site.pages"}),
+        ("jinja2", {"vizkit.site.filling"}),
         ("openTSNE", {"vizkit.embedding.reduction"}),
         ("umap", {"vizkit.embedding.reduction"}),
         ("click", None),

@@ -42,6 +42,8 @@ _HOMES = {
     "score": "vizkit.training.scoring",
     "lab": "vizkit.ideas",
     "baselines": "vizkit.training.baselines",
+    "report": "vizkit.dossiers",
+    "microscope": "vizkit.atlas.building",
     "diagnose": "vizkit.diagnosis.running",
     "diagnosing": "vizkit.diagnosis.running",
     "Pictures": "vizkit.pictures",

@@ -1,9 +1,11 @@
 # Made by `python -m tests.stubs`.
+from vizkit.atlas.building import microscope as microscope
 from vizkit.compounds import Segmentation as Segmentation
 from vizkit.compounds import Sheet as Sheet
 from vizkit.curves import Curves as Curves
 from vizkit.diagnosis.running import diagnose as diagnose
 from vizkit.diagnosis.running import diagnosing as diagnosing
+from vizkit.dossiers import report as report
 from vizkit.errors import VizkitError as VizkitError
 from vizkit.evaluation.checking import check_method as check_method
 from vizkit.evaluation.judging import evaluate as evaluate

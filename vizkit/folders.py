@@ -65,6 +65,13 @@ def unopened(path: str, error: OSError | ValueError) -> VizkitError:
     return ImageError(f"cannot read {path!r}: {error.strerror}; check its permissions")
 
 
+def refuse_foreign(folder: str | os.PathLike[str], mark: str) -> None:
+    """Raise `UsageError` for a folder that holds files but not `mark`, what marks it as ours."""
+    place = Path(folder)
+    if place.is_dir() and not (place / mark).exists() and any(place.iterdir()):
+        raise UsageError(f"{str(place)!r} holds other files; choose a new folder")
+
+
 def _missing(path: str) -> str:
     if "://" in path:
         return f"{path!r} is an address, not a file; download the picture first"

@@ -68,6 +68,7 @@ class Method:
     title: str
     paper: str
     example: str
+    formula: str = ""
     gives: Gives = "heatmap"
     layouts: tuple[str, ...] = LAYOUTS
 
@@ -81,6 +82,7 @@ def method(
     title: str,
     paper: str,
     example: str,
+    formula: str = "",
     gives: Gives = "heatmap",
     layouts: tuple[str, ...] = LAYOUTS,
 ) -> Callable[[Callable[P, R]], Callable[P, R]]:
@@ -88,7 +90,8 @@ def method(
 
     The registered function checks its options as the command line does (choices, ranges) and stamps
     the results with its name, title, options and seed. `title` is what a figure says of it: "name: what
-    its values mean"; `gives` the kind of result, `layouts` the ways to draw it. A taken name is refused.
+    its values mean"; `formula` the same in LaTeX, as far as matplotlib reads it; `gives` the kind of result,
+    `layouts` the ways to draw it. A taken name is refused.
     """
 
     def register(function: Callable[P, R]) -> Callable[P, R]:
@@ -96,7 +99,7 @@ def method(
         if name in METHODS:
             raise ValueError(f"the method {name!r} is registered twice")
         called = _checked_and_stamped(function, title)
-        METHODS[name] = Method(name, called, section, title, paper, example, gives, layouts)
+        METHODS[name] = Method(name, called, section, title, paper, example, formula, gives, layouts)
         return called
 
     return register

@@ -111,6 +111,7 @@ class Signature:
     paper: str
     example: str
     parameters: tuple[Parameter, ...]
+    formula: str = ""
     gives: str = "heatmap"
     layouts: tuple[str, ...] = LAYOUTS
 

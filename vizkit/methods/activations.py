@@ -36,6 +36,7 @@ OVERLAY = 224
     section="look inside",
     title="activations: how strongly each channel reacts, and where",
     paper="Zeiler & Fergus 2014; Yosinski et al. 2015",
+    formula=r"A_k = (w_k * x + b_k)^+ \quad \mathrm{of\ the\ strongest\ channels\ } k",
     example="vizkit activations cat.jpg --layer _blocks.3 --view overlays",
     gives="pictures",
     layouts=(),

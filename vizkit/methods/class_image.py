@@ -25,6 +25,7 @@ LOGIT = 0.6
     section="paint",
     title="class image: what raises the score of a class most",
     paper="Simonyan et al. 2014; Yosinski et al. 2015 (classic); Olah et al. 2017, Yin et al. 2020 (modern)",
+    formula=r"x^* = \arg\max_x \; S_c(x) + \log p_c(x) - \lambda\, R(x)",
     example='vizkit class-image ostrich volcano "school bus" -o sheet.png',
     gives="painting",
     layouts=("picture", "figure"),

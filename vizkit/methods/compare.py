@@ -33,6 +33,7 @@ USUAL: Mapping[str, tuple[str, dict[str, Any]]] = {
     section="judge",
     title="compare: the same question put to every technique",
     paper="each technique's own",
+    formula=r"M_1(x, c),\; M_2(x, c),\; \ldots,\; M_n(x, c)",
     example='vizkit compare cat.jpg --target "tabby" --target "tiger cat" --scale shared',
     gives="sheet",
 )

@@ -13,6 +13,7 @@ from vizkit.signatures import Between
     section="explain",
     title="deconvnet: what in the picture feeds the score, projected back through the net",
     paper="Zeiler & Fergus 2014, Visualizing and Understanding Convolutional Networks",
+    formula=r"R^{l} = R^{l+1} \cdot [\,R^{l+1} > 0\,]",
     example='vizkit deconvnet cat.jpg --model vgg16 --target "features.28:77,max"',
 )
 def deconvnet(

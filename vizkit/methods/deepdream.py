@@ -52,6 +52,8 @@ JITTER = 64
     section="paint",
     title="DeepDream: more of what the net sees",
     paper="Mordvintsev, Olah & Tyka 2015",
+    formula=r"x \leftarrow x + \eta\, \frac{g}{\langle |g| \rangle}, \quad g = \frac{\partial}{\partial"
+    r" x} \frac{1}{2} \Vert A^l(x) \Vert^2",
     example="vizkit deepdream sky.jpg --layer _blocks.8 --octaves 5",
     gives="painting",
     layouts=("picture", "figure"),

@@ -33,6 +33,8 @@ NEIGHBOURS = 8
     section="look inside",
     title="embedding: alike pictures side by side",
     paper="van der Maaten & Hinton 2008; McInnes, Healy & Melville 2018",
+    formula=r"\min_{y} \; \sum_{i \neq j} p_{ij} \log \frac{p_{ij}}{q_{ij}}, \quad q_{ij} \propto (1 +"
+    r" \Vert y_i - y_j \Vert^2)^{-1}",
     example="vizkit embed photos/ -o map.html",
     gives="scatter",
     layouts=("scatter", "grid"),

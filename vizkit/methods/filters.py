@@ -27,6 +27,8 @@ FLAT = 0.8
     section="look inside",
     title="filters: the weights as pictures, grey is zero",
     paper="Krizhevsky, Sutskever & Hinton 2012; Zeiler & Fergus 2014",
+    formula=r"W_k \in \mathbb{R}^{C \times h \times w}, \quad \mathrm{shown:} \; \frac{1}{2} +"
+    r" \frac{W_k}{2 \max |W_k|}",
     example="vizkit filters --model resnet50 --order similarity",
     gives="pictures",
     layouts=(),

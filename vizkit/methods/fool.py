@@ -35,6 +35,8 @@ from vizkit.zoo import VisionModel, as_model
     section="paint",
     title="fool: a change too small to see, and another answer",
     paper="Szegedy et al. 2014; Goodfellow et al. 2015 (FGSM); Madry et al. 2018 (PGD); Dong et al. 2018",
+    formula=r"\min \Vert \delta \Vert_\infty \quad \mathrm{so\ that} \quad \arg\max_k S_k(x + \delta)"
+    r" \neq \arg\max_k S_k(x)",
     example="vizkit fool cat.jpg --target koala --epsilon 1/255 --sheet comparison.png",
     gives="painting",
     layouts=("picture", "figure"),

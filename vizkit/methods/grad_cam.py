@@ -14,6 +14,8 @@ from vizkit.signatures import Between
     title="Grad-CAM: where a layer holds what raises the score",
     paper="Selvaraju et al. 2017; the variants' papers: Chattopadhay 2018, Draelos 2020, Jiang 2021, Fu 2020,"
     " Muhammad 2020, Wang 2020, Desai 2020",
+    formula=r"M = \left( \sum_k \alpha_k A_k \right)^+, \quad \alpha_k = \frac{1}{Z} \sum_{i,j}"
+    r" \frac{\partial S_c}{\partial A_k^{ij}}",
     example='vizkit grad-cam cat.jpg --variant layercam --layer "_blocks.10"',
 )
 def grad_cam(

@@ -13,6 +13,7 @@ from vizkit.signatures import Between
     section="explain",
     title="guided backprop: detail that raises the score through units that are active and in favour",
     paper="Springenberg, Dosovitskiy, Brox & Riedmiller 2015, Striving for Simplicity",
+    formula=r"R^{l} = R^{l+1} \cdot [\,x^{l} > 0\,] \cdot [\,R^{l+1} > 0\,]",
     example='vizkit guided-backprop cat.jpg --model resnet50 --target "layer4:12,max"',
 )
 def guided_backprop(

@@ -14,6 +14,7 @@ from vizkit.signatures import Between
     section="explain",
     title="guided Grad-CAM: fine detail where a layer holds what raises the score",
     paper="Selvaraju et al. 2017, Grad-CAM, section 3.2",
+    formula=r"M = M_{\mathrm{guided\ backprop}} \cdot M_{\mathrm{Grad-CAM}}",
     example='vizkit guided-grad-cam cat.jpg --target "tiger cat"',
 )
 def guided_grad_cam(

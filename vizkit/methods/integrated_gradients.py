@@ -22,6 +22,8 @@ Rule = Literal["gausslegendre", "trapezoid", "midpoint", "left", "right"]
     section="explain",
     title="integrated gradients: what each pixel adds to the score, compared with the baseline",
     paper="Sundararajan, Taly & Yan 2017, Axiomatic Attribution for Deep Networks",
+    formula=r"M_i = (x_i - x'_i) \int_0^1 \frac{\partial S_c}{\partial x_i} \left( x' + a\,(x - x')"
+    r" \right) da",
     example="vizkit integrated-gradients cat.jpg --baseline blur --steps 100",
 )
 def integrated_gradients(

@@ -50,6 +50,8 @@ COARSE = 0.1
     section="paint",
     title="invert: what a layer keeps of a picture",
     paper="Mahendran & Vedaldi 2015; Fourier canvas: Olah et al. 2017",
+    formula=r"x^* = \arg\min_x \; \frac{\Vert A^l(x) - A^l(x_0) \Vert^2}{\Vert A^l(x_0) \Vert^2} +"
+    r" \lambda\, R(x)",
     example="vizkit invert cat.jpg --layer _blocks.8 --seed 3",
     gives="painting",
     layouts=("figure", "picture"),

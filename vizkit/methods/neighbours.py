@@ -42,6 +42,7 @@ PURITY_COUNT = 10
     section="look inside",
     title="neighbours: what looks alike to the network, and to a comparison of pixels",
     paper="Krizhevsky, Sutskever & Hinton 2012",
+    formula=r"d(x, y) = \Vert f(x) - f(y) \Vert_2",
     example="vizkit neighbours index/ cat.jpg --count 10",
     gives="pictures",
     layouts=(),

@@ -32,6 +32,7 @@ from vizkit.zoo import VisionModel, as_model
     section="explain",
     title="occlusion: how much the score drops when a part is hidden",
     paper="Zeiler & Fergus 2014; incremental inference: Nakandala et al. 2019; SLIC: Achanta et al. 2012",
+    formula=r"M(i, j) = \langle\, S_c(x) - S_c(x \setminus w) \,\rangle_{\,w \ni (i, j)}",
     example="vizkit occlusion cat.jpg --window 24 --stride 8 --measure probability",
 )
 def occlusion(

@@ -38,6 +38,7 @@ SIDE = 192
     section="look inside",
     title="patches: what drives a channel most, of all pictures of a folder",
     paper="Zeiler & Fergus 2014; Springenberg et al. 2015",
+    formula=r"x_k = \arg\max_{x,\, i,\, j} \; A_k^{ij}(x), \quad \mathrm{cut\ to\ its\ receptive\ field}",
     example="vizkit patches index/ _blocks.10._bn2:17 _blocks.10._bn2:40",
     gives="pictures",
     layouts=(),

@@ -34,6 +34,7 @@ ROWS = 6
     section="look inside",
     title="receptive field: what a unit can see, and what of it counts",
     paper="Luo, Li, Urtasun & Zemel 2016; Araujo, Norris & Sim 2019",
+    formula=r"E(y, x) = \sum_c \left| \frac{\partial A_k^{ij}}{\partial I_c(y, x)} \right|",
     example="vizkit receptive-field cat.jpg --unit '_blocks.5:17 _blocks.10'",
     gives="pictures",
     layouts=(),

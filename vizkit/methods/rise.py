@@ -23,6 +23,7 @@ CONVERGED = 0.8
     section="explain",
     title="RISE: what the answer gains while a pixel is kept and random parts of the rest are hidden",
     paper="Petsiuk, Das & Saenko 2018, RISE: Randomized Input Sampling for Explanation of Black-box Models",
+    formula=r"M = \frac{\sum_i p_c(m_i x)\, m_i}{\sum_i m_i}",
     example="vizkit rise cat.jpg --masks 4000 --cells 10",
 )
 def rise(

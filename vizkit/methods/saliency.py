@@ -13,6 +13,7 @@ from vizkit.signatures import Between
     section="explain",
     title="saliency: how strongly a small change of each pixel moves the score",
     paper="Simonyan, Vedaldi & Zisserman 2014; SmoothGrad: Smilkov et al. 2017; VarGrad: Adebayo et al. 2018",
+    formula=r"M(y, x) = \max_k \left| \frac{\partial S_c}{\partial I_k(y, x)} \right|",
     example='vizkit saliency cat.jpg --target "tiger cat" --samples 25',
 )
 def saliency(

@@ -25,6 +25,8 @@ USUAL = "saliency,integrated_gradients:steps=8,signed=false,guided_backprop,grad
     section="judge",
     title="sanity check: maps of a net whose weights are made random, layer by layer",
     paper="Adebayo et al. 2018, Sanity Checks for Saliency Maps",
+    formula=r"\rho \left( |M_\theta|, |M_{\theta'}| \right), \quad \theta' = \theta \mathrm{\ made"
+    r"\ random\ from\ the\ top\ down}",
     example="vizkit sanity-check cat.jpg --methods saliency,guided_backprop --mode independent",
     gives="sheet",
 )

@@ -24,6 +24,8 @@ USUAL: Mapping[str, Mapping[str, Any]] = {"saliency": {"samples": 16}}
     section="explain",
     title="segment: the object cut out of the photograph, found by what the network looks at",
     paper="Simonyan, Vedaldi & Zisserman 2014, section 3.2; GrabCut: Rother, Kolmogorov & Blake 2004",
+    formula=r"\min_\alpha \; \sum_i -\log p(x_i \mid \alpha_i) + \gamma \sum_{i \sim j} [\alpha_i \neq"
+    r" \alpha_j] \, e^{-\beta \Vert x_i - x_j \Vert^2}",
     example="vizkit segment cat.jpg --layout cutout --method saliency:samples=50",
     gives="segmentation",
     layouts=("figure", "overlay", "map", "cutout"),

@@ -69,6 +69,8 @@ COLOUR = 20.0
     section="paint",
     title="style transfer: one picture's content in other pictures' style",
     paper="Gatys, Ecker & Bethge 2016; SWAG: Wang et al. 2021",
+    formula=r"\min_x \; \sum_l \frac{\Vert G^l(x) - G^l(s) \Vert^2}{\Vert G^l(s) \Vert^2} + \lambda"
+    r" \frac{\Vert A^l(x) - A^l(c) \Vert^2}{\Vert A^l(c) \Vert^2}",
     example="vizkit style-transfer cat.jpg waves.jpg --size 768 --colours content",
     gives="painting",
     layouts=("picture", "figure"),

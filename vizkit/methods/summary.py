@@ -30,6 +30,8 @@ DRAWS = 4000
     section="look inside",
     title="summary: what the channels of a layer are for",
     paper="Bau et al. 2017",
+    formula=r"\mathrm{purity}_k = \frac{1}{n} \max_f \# \{ \mathrm{top\ pictures\ of\ } k \mathrm{\ in"
+    r"\ folder\ } f \}",
     example="vizkit summary index/ -o summary.html",
     gives="page",
     layouts=(),

@@ -31,6 +31,7 @@ STRENGTH = 8.0
     section="paint",
     title="unit image: what a channel or unit responds to most",
     paper="Erhan et al. 2009; Olah, Mordvintsev & Schubert 2017",
+    formula=r"x^* = \arg\max_x \; \frac{1}{hw} \sum_{i,j} A_k^{ij}(x) - \lambda\, R(x)",
     example="vizkit unit-image _blocks.8:3 _blocks.8:7 --count 4 --diversity 1",
     gives="painting",
     layouts=("figure", "picture"),

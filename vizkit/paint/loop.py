@@ -166,6 +166,9 @@ class Loop:
             # the model of the curvature is wrong here: forget it, and go on from the best place
             self.optimiser.state.clear()
             value, gradients = self.evaluate(redirect=step <= plan.redirect)
+        if self.guard is not None:
+            for group in self.optimiser.param_groups:
+                group["lr"] *= self.guard.trust
         if not bool(torch.isfinite(value).all()):
             raise ModelError("the objective is NaN or infinite; try a smaller rate or another layer")
         for parameter, gradient in zip(self.canvas.parameters, gradients, strict=True):
@@ -220,13 +223,21 @@ def normalised(gradient: Tensor) -> Tensor:
     return gradient / scale.view(-1, *[1] * (gradient.ndim - 1))
 
 
+LEAST_TRUST, RECOVERY = 1 / 256, 1.1
+"""Of the length of L-BFGS's steps: the smallest factor, and its growth with each step that held."""
+
+
 class _Guard:
-    """Keeps the best place that L-BFGS has come to: without a line search its steps may lead astray."""
+    """Keeps the best place that L-BFGS has come to: without a line search its steps may lead astray.
+
+    trust: a factor for the length of steps, halved where one led astray, and growing back while they do not.
+    """
 
     def __init__(self, parameters: Sequence[Tensor]) -> None:
         self.parameters = parameters
         self.best = self.first = math.inf
         self.kept: list[Tensor] = []
+        self.trust = 1.0
 
     def refuses(self, loss: float) -> bool:
         """Whether a quarter of what was won is lost again; the parameters are then the best ones."""
@@ -237,7 +248,9 @@ class _Guard:
             with torch.no_grad():
                 for parameter, value in zip(self.parameters, self.kept, strict=True):
                     parameter.copy_(value)
+            self.trust = max(LEAST_TRUST, self.trust / 2)
             return True
+        self.trust = min(1.0, self.trust * RECOVERY)
         if loss < self.best:
             self.best, self.kept = loss, [p.detach().clone() for p in self.parameters]
         return False

@@ -18,6 +18,7 @@ from torch import Tensor
 from vizkit import atomic
 from vizkit.diagnosis.babysitter import Babysitter
 from vizkit.errors import UsageError
+from vizkit.folders import refuse_foreign
 from vizkit.training.beginning import Beginning, begin, teacher_of, usual_size
 from vizkit.training.callbacks import EarlyStopping, Plateau, Snapshots, TensorBoard
 from vizkit.training.crew import Crew, join_crew
@@ -290,8 +291,7 @@ def _claim(folder: Path, said: Mapping[str, Any]) -> None:
         if "model_sha256" in found:
             raise UsageError(f"{str(folder)!r} holds this run, finished; name another folder")
         return
-    if folder.is_dir() and any(folder.iterdir()):
-        raise UsageError(f"{str(folder)!r} holds other files; choose a new folder")
+    refuse_foreign(folder, RECORD)
     atomic.make_folder(folder)
     _write(record, said)
 

@@ -14,6 +14,7 @@ import numpy as np
 
 from vizkit import atomic, plots
 from vizkit.errors import ModelError, UsageError
+from vizkit.folders import refuse_foreign
 from vizkit.plots import Look
 from vizkit.reports import Report, Rows, Section
 from vizkit.training.beginning import begin
@@ -219,8 +220,7 @@ class _Journal:
         self.results: dict[int, dict[int, float]] = {}
         if self.path.exists():
             self._read()
-        elif folder.is_dir() and any(folder.iterdir()):
-            raise UsageError(f"{str(folder)!r} holds other files; choose a new folder")
+        refuse_foreign(folder, JOURNAL)
         atomic.make_folder(folder)
         self._write()
 
