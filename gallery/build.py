@@ -1,0 +1,9 @@
+"""Build the gallery into gallery/site: `python gallery/build.py`, with the options of `vizkit gallery`."""
+
+import sys
+from pathlib import Path
+
+from vizkit.cli.main import run
+
+if __name__ == "__main__":  # other processes read this file too
+    run(["gallery", "--out", str(Path(__file__).parent / "site"), *sys.argv[1:]])
