@@ -18,7 +18,7 @@ from vizkit.cli.generate import GroupedCommand
 from vizkit.cli.inputs import sample_photograph
 from vizkit.cli.progress import bar
 from vizkit.errors import ImageError, PartialError, UsageError, VizkitError, one_line
-from vizkit.folders import missing_file, walk_images
+from vizkit.folders import require_there, walk_images
 
 READING = ("frame", "background", "max_pixels", "allow_truncated")
 
@@ -162,9 +162,8 @@ def pictures_of(images: Sequence[str], limit: int | None) -> list[tuple[str, str
     for image in images or [sample_photograph()]:
         if os.path.isdir(image):
             found += [(one_line(r.as_posix()), str(path)) for path, r in walk_images(image)]
-        elif not os.path.exists(image):
-            raise missing_file(image)
         else:
+            require_there(image)
             found.append((one_line(os.path.basename(image)), image))
     twice = [name for name, count in Counter(name for name, _ in found).items() if count > 1]
     if twice:

@@ -12,7 +12,7 @@ from vizkit.cli import completing, options
 from vizkit.cli.inputs import STDIN, plan
 from vizkit.cli.progress import bar
 from vizkit.errors import PartialError, UsageError, VizkitError, one_line
-from vizkit.folders import missing_file
+from vizkit.folders import require_there
 
 TRAIN_HELP = """Train a network that paints any picture in one of the styles in one pass.
 
@@ -83,8 +83,7 @@ def training_options(command: str, steps: int, size: int, batch: int, rate: floa
 
 def _train(**given: Any) -> int:
     for name in given["styles"]:
-        if not os.path.exists(name):
-            raise missing_file(name)
+        require_there(name)
     folder, out = check_training(given["images"], given["out"], "fast-style train")
     atomic.check(out, force=given["force"])
     from vizkit.cli.runner import load_model
@@ -106,8 +105,7 @@ def _train(**given: Any) -> int:
 
 
 def _apply(**given: Any) -> int:
-    if not os.path.exists(given["network"]):
-        raise missing_file(given["network"])
+    require_there(given["network"])
     images = given["images"]
     tasks, several = plan(images, "fast-style", given["out"], None, force=given["force"])
     from vizkit.feedforward.styling import FastStyle, fast_style

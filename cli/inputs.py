@@ -9,7 +9,7 @@ from pathlib import Path
 
 from vizkit import atomic
 from vizkit.errors import UsageError
-from vizkit.folders import missing_file, walk_images
+from vizkit.folders import require_there, walk_images
 from vizkit.results import picture_format
 
 STDIN = "-"
@@ -64,6 +64,14 @@ def plan(
     return tasks, several
 
 
+def unfinished(path: str) -> str:
+    """Where an unfinished picture goes: to `path`, or beside what stands there, which it must not replace."""
+    if path == STDIN or not os.path.isfile(path):
+        return path
+    stem, ending = os.path.splitext(path)
+    return f"{stem}.interrupted{ending}"
+
+
 def sample_photograph() -> str:
     """A photograph of a cat that comes with scikit-image."""
     spec = importlib.util.find_spec("skimage")
@@ -87,9 +95,8 @@ def _found(images: Sequence[str]) -> Iterator[tuple[str, Path]]:
             yield image, Path("stdin")
         elif os.path.isdir(image):
             yield from ((str(path), relative) for path, relative in walk_images(image))
-        elif not os.path.exists(image):
-            raise missing_file(image)
         else:
+            require_there(image)
             yield image, Path(os.path.basename(image))
 
 

@@ -1,6 +1,7 @@
 """The `vizkit` command: a lazy group, and the one place where errors become messages and exit codes."""
 
 import contextlib
+import errno
 import importlib
 import os
 import signal
@@ -168,9 +169,28 @@ def call(arguments: list[str]) -> int:
             _print_traceback()
         return _say(str(error), error.exit_code)
     except OSError as error:  # standard output is full, say
+        if error.errno == errno.ENOMEM:
+            return _no_memory(error)
         return _say(str(OutputError(f"cannot write: {error.strerror or error}")), OutputError.exit_code)
     except Exception as error:  # noqa: BLE001 - the last resort: a bug of ours, said as such
+        if _lacks_memory(error):
+            return _no_memory(error)
         return _internal(error, debug)
+
+
+def _no_memory(error: Exception) -> int:
+    lack = f"there is not enough memory ({one_line(str(error))[:200] or 'for Python itself'})"
+    return _say(f"{lack}; ask for less at a time (--batch, --size), or close other programs", 4)
+
+
+def _lacks_memory(error: Exception) -> bool:
+    if isinstance(error, MemoryError):
+        return True
+    if "torch" not in sys.modules:
+        return False
+    from vizkit.failures import out_of_memory
+
+    return out_of_memory(error)
 
 
 def _prepare_streams() -> None:
@@ -240,7 +260,11 @@ def _quiet_pipe() -> Iterator[None]:
 
 @contextlib.contextmanager
 def _signals() -> Iterator[None]:
-    """First Ctrl-C or SIGTERM: stop in order. Second Ctrl-C: stop at once."""
+    """First Ctrl-C or SIGTERM: stop in order. Second Ctrl-C: stop at once.
+
+    Where Python swallows what a handler raises (in `__del__` and the callbacks of weak references), it is
+    raised again a moment later: a Ctrl-C must not get lost.
+    """
 
     def terminate(_number: int, _frame: FrameType | None) -> None:
         raise Terminated
@@ -249,13 +273,30 @@ def _signals() -> Iterator[None]:
         signal.signal(signal.SIGINT, lambda *_: os._exit(130))
         raise KeyboardInterrupt
 
+    def swallowed(unraisable: Any) -> None:
+        kind = unraisable.exc_type
+        if kind not in (KeyboardInterrupt, Terminated) or not hasattr(signal, "SIGALRM"):
+            hook(unraisable)
+            return
+
+        def again(_number: int, _frame: FrameType | None) -> None:
+            raise kind
+
+        previous.setdefault(signal.SIGALRM, signal.signal(signal.SIGALRM, again))
+        signal.setitimer(signal.ITIMER_REAL, 0.01)
+
+    hook = sys.unraisablehook
     previous: dict[int, Any] = {}
     with contextlib.suppress(ValueError):  # not in the main thread
         previous[signal.SIGTERM] = signal.signal(signal.SIGTERM, terminate)
         previous[signal.SIGINT] = signal.signal(signal.SIGINT, interrupt)
+        sys.unraisablehook = swallowed
     try:
         yield
     finally:
+        sys.unraisablehook = hook
+        if getattr(signal, "SIGALRM", None) in previous:
+            signal.setitimer(signal.ITIMER_REAL, 0)
         for number, handler in previous.items():
             signal.signal(number, handler)
 

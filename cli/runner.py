@@ -11,7 +11,7 @@ from dataclasses import replace
 from typing import Any, TypeVar
 
 from vizkit import __version__, atomic
-from vizkit.cli.inputs import STDIN, Task, plan
+from vizkit.cli.inputs import STDIN, Task, plan, unfinished
 from vizkit.cli.progress import bar
 from vizkit.errors import ImageError, ModelError, PartialError, UsageError, VizkitError, one_line
 from vizkit.results import encode, picture_format, read_record
@@ -71,7 +71,7 @@ class Job:
             self._work(self._not_done(tasks), step, len(tasks))
         if self.there and not given["quiet"]:
             print(f"vizkit: {len(self.there)} of {len(tasks)} were there already", file=sys.stderr)
-        self.records.sort(key=lambda r: self.order[r["outputs"][0]] if r["outputs"] else 0)
+        self.records.sort(key=lambda r: self.order.get(r["outputs"][0], 0) if r["outputs"] else 0)
         self._report(len(tasks))
         if self.interrupted:
             raise KeyboardInterrupt
@@ -84,13 +84,13 @@ class Job:
     def _work(self, tasks: Iterable[Task], step: Callable[[int, int], None], total: int) -> None:
         inner = {} if self.several or not self.signature.has("on_step") else {"on_step": step}
         with ThreadPoolExecutor(1) as readers, ThreadPoolExecutor(2) as writers:
-            writing: deque[tuple[Task, Future[dict[str, Any]]]] = deque()
+            writing: deque[Future[tuple[Task, dict[str, Any]]]] = deque()
             try:
                 for batch in _batches(_ahead(readers, self._read, tasks), self._batch_size()):
                     for task, digest, results in self._computed(batch, inner):
                         if task in self.there:
                             continue
-                        writing.append((task, writers.submit(self._write, task, digest, results)))
+                        writing.append(writers.submit(self._write, task, digest, results))
                     self._collect(writing, at_most=8)
                     if self.interrupted:
                         break
@@ -98,14 +98,13 @@ class Job:
                         step(self.done + len(writing) + len(self.failed), total)
                 self._collect(writing, at_most=0)
             finally:
-                for _, future in writing:
+                for future in writing:
                     future.cancel()
 
-    def _collect(self, writing: "deque[tuple[Task, Future[dict[str, Any]]]]", *, at_most: int) -> None:
+    def _collect(self, writing: "deque[Future[tuple[Task, dict[str, Any]]]]", *, at_most: int) -> None:
         """Report what is written, in order, until no more than so many are on their way."""
         while len(writing) > at_most:
-            task, future = writing.popleft()
-            record = future.result()
+            task, record = writing.popleft().result()
             self.done += 1
             self._remember(task, record)
 
@@ -218,7 +217,8 @@ class Job:
 
     # --- results ---
 
-    def _write(self, task: Task, digest: str, results: list[Any]) -> dict[str, Any]:
+    def _write(self, task: Task, digest: str, results: list[Any]) -> tuple[Task, dict[str, Any]]:
+        """The files of one picture; returns where they are, with the record."""
         from vizkit.render import stack
 
         results = [replace(r, provenance=replace(r.provenance, image_sha256=digest)) for r in results]
@@ -226,6 +226,8 @@ class Job:
         if self.paints and results[0].stopped == "interrupted":
             self.interrupted = True
             del record["request"]  # the same command makes it anew
+            places = (unfinished(p) if p is not None else None for p in (task.output, task.raw, task.sheet))
+            task = Task(task.source, *places)  # type: ignore[arg-type]
         pictures = [r.picture(**self.style) for r in results]
         picture = pictures[0] if len(pictures) == 1 else stack(pictures, theme=self.style["theme"])
         force = self.given["force"]
@@ -240,7 +242,7 @@ class Job:
             atomic.write(task.raw, npy_bytes([r.values for r in results]), force=force)
         noticed = dict.fromkeys(w for r in results for w in r.provenance.warnings)
         self._say_all(task, [w for w in noticed if w not in self.model.warnings])
-        return record
+        return task, record
 
     def _remember(self, task: Task, record: dict[str, Any]) -> None:
         written = [task.output] if task.output != STDIN else []

@@ -13,6 +13,7 @@ import click
 from vizkit import atomic
 from vizkit.cli import completing, options
 from vizkit.cli.generate import GroupedCommand, own_options
+from vizkit.cli.inputs import unfinished
 from vizkit.errors import UsageError, one_line
 from vizkit.results import picture_format
 from vizkit.signatures import Parameter, Signature
@@ -133,6 +134,9 @@ def _run(signature: Signature, **given: Any) -> int:
         keywords |= {"on_step": step} if signature.has("on_step") else {}
         result = technique(signature.name)(*inputs, **keywords)
     style = {k: given[k] for k in _STYLE if k in given}
+    if interrupted := getattr(result, "stopped", "") == "interrupted":
+        out = unfinished(out)
+        given |= {k: unfinished(given[k]) for k in ("raw", "sheet") if given.get(k)}
     if signature.gives == "painting":
         _save_painting(result, out, style, given)
     else:
@@ -140,7 +144,7 @@ def _run(signature: Signature, **given: Any) -> int:
     if given["raw"]:
         atomic.write(given["raw"], npy_bytes([result.values]), force=given["force"])
     code = _report(result, out, given)
-    if getattr(result, "stopped", "") == "interrupted":
+    if interrupted:
         raise KeyboardInterrupt
     return code
 
@@ -150,6 +154,7 @@ def _save_painting(result: Any, out: str, style: dict[str, Any], given: dict[str
     from vizkit.cli.runner import write_more
 
     force = given["force"]
+    place = unfinished if result.stopped == "interrupted" else str
     if not _is_folder(out):
         result.save(out, force=force, **style)
         write_more(result, out, given["sheet"], style, force=force)
@@ -158,10 +163,10 @@ def _save_painting(result: Any, out: str, style: dict[str, Any], given: dict[str
     for k in range(len(result.pictures)):
         alone = result.alone(k)
         name = re.sub(r"[^\w.:,-]+", "_", alone.captions[0][0] if alone.captions else str(k))
-        file = os.path.join(out, f"{k:03d}.{name}.png".replace(":", "-"))
+        file = place(os.path.join(out, f"{k:03d}.{name}.png".replace(":", "-")))
         alone.save(file, force=force, **(style | {"layout": "picture"}))
         write_more(alone, file, None, style, force=force)
-    result.save(os.path.join(out, "sheet.png"), force=force, **(style | {"layout": "figure"}))
+    result.save(place(os.path.join(out, "sheet.png")), force=force, **(style | {"layout": "figure"}))
     if given["sheet"]:
         result.save(given["sheet"], force=force, **(style | {"layout": "figure"}))
 
@@ -172,14 +177,14 @@ def _is_folder(path: str) -> bool:
 
 def _check_pictures(signature: Signature, given: dict[str, Any]) -> None:
     """Missing files are said before anything heavy is loaded; no picture is replaced by its own painting."""
-    from vizkit.folders import missing_file
+    from vizkit.folders import require_there
 
     for parameter in signature.parameters:
         value = given.get(parameter.name)
         names = value if isinstance(value, tuple) else (value,)
         for name in names if parameter.role in _PICTURES else ():
-            if name != "-" and not os.path.exists(name):
-                raise missing_file(name)
+            if name != "-":
+                require_there(name)
             if given["out"] and os.path.realpath(name) == os.path.realpath(given["out"]):
                 raise UsageError(f"{name!r} is an input; write the result elsewhere")
 

@@ -64,7 +64,8 @@ def _train(**given: Any) -> int:
         said += [f"test {_accuracy(made.test)}"] if made.test else []
         said += [made.stopped] if made.stopped else []
         page = f", {one_line(os.path.join(made.folder, PAGE))}" if given["report"] else ""
-        click.echo(f"{', '.join(said)} in {made.seconds:.0f} s -> {one_line(made.model)}{page}")
+        took = f"in {made.seconds:.0f} s" if made.seconds else "(it was finished before)"
+        click.echo(f"{', '.join(said)} {took} -> {one_line(made.model)}{page}")
     return 0
 
 

@@ -1,5 +1,6 @@
 """The command as a process: what it writes, says and answers with; what it does not import."""
 
+import errno
 import importlib.util
 import json
 import os
@@ -246,6 +247,63 @@ def test_interrupted_and_resumed(tmp_path, photo, number, code):
     after = {p.name: p.stat().st_mtime_ns for p in maps.iterdir()}
     assert len(after) == 60
     assert {name: after[name] for name in done} == done  # what was done was not done again
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        MemoryError(),
+        OSError(errno.ENOMEM, "Cannot allocate memory"),
+        RuntimeError("DefaultCPUAllocator: can't allocate memory: you tried to allocate 9 bytes"),
+        RuntimeError("could not create a primitive"),
+    ],
+)
+def test_too_little_memory_is_no_internal_error(photo, monkeypatch, capfd, error):
+    from vizkit.cli import main as entry
+
+    def fail(_job):
+        raise error
+
+    monkeypatch.setattr("vizkit.cli.runner.Job.run", fail)
+    assert entry.call(["saliency", str(photo)]) == 4
+    assert capfd.readouterr().err.startswith("vizkit: there is not enough memory")
+
+
+SWALLOWING = """
+import signal, sys, time
+from vizkit.cli import main
+
+class Closing:
+    def __del__(self):
+        signal.raise_signal(signal.{name})
+        time.sleep(0.001)  # the handler runs in here, where what it raises is swallowed
+
+def work(*arguments, **options):
+    Closing()
+    time.sleep(20)
+
+main.main.main = work
+sys.exit(main.call([]))
+"""
+
+
+@pytest.mark.parametrize(("name", "code"), [("SIGINT", 130), ("SIGTERM", 143)])
+def test_an_interruption_that_python_swallows_is_not_lost(name, code):
+    done = subprocess.run(
+        [sys.executable, "-c", SWALLOWING.format(name=name)],
+        capture_output=True,
+        env=ENVIRONMENT,
+        text=True,
+        timeout=15,
+    )
+    assert done.returncode == code, done.stderr
+    assert done.stderr.count("\n") == 1  # and no traceback
+
+
+def test_a_link_that_leads_to_itself_is_told_as_such(tmp_path):
+    (tmp_path / "a.jpg").symlink_to(tmp_path / "b.jpg")
+    (tmp_path / "b.jpg").symlink_to(tmp_path / "a.jpg")
+    assert "leads back to itself" in run("saliency", tmp_path / "a.jpg", code=3).err
 
 
 # --- folders ---

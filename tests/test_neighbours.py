@@ -14,7 +14,7 @@ from sklearn.neighbors import NearestNeighbors
 import vizkit
 from tests.slow_index import photo, photo_folder
 from vizkit.errors import UsageError
-from vizkit.scanning.distances import all_nearest, best_purity, chance, nearest, purity
+from vizkit.scanning.distances import all_nearest, best_purity, chance, distances, nearest, purity
 
 
 @pytest.mark.parametrize("metric", ["l2", "cosine"])
@@ -28,6 +28,32 @@ def test_nearest_are_scikit_learns(metric, count):
         numbers, found = nearest(rows, rows[k], count, metric, k)
         np.testing.assert_array_equal(numbers, near[k])
         np.testing.assert_allclose(found, far[k], atol=1e-12)
+
+
+@pytest.mark.parametrize("metric", ["l2", "cosine"])
+@pytest.mark.parametrize("kind", ["far from zero", "many equal", "bytes", "zeros among them"])
+def test_nearest_of_many_blocks_is_exact_where_rounding_hides_the_order(kind, metric):
+    dice = np.random.default_rng(1)
+    rows = dice.normal(size=(6000, 24)).astype(np.float32)
+    if kind == "far from zero":  # products in float32 are wrong by more than distances differ
+        rows = (rows * 1e-3 + 1000).astype(np.float32)
+    elif kind == "many equal":
+        rows = rows[dice.integers(0, 40, 6000)]
+    elif kind == "bytes":
+        rows = dice.integers(0, 256, (6000, 24)).astype(np.uint8)
+    else:
+        rows[dice.random(6000) < 0.3] = 0
+    for k in (3, 2500, 5999):
+        far = distances(rows, rows[k], metric)
+        order = [n for n in np.lexsort((np.arange(6000), far)) if n != k][:30]
+        numbers, found = nearest(rows, rows[k], 30, metric, k)
+        np.testing.assert_array_equal(numbers, order)
+        np.testing.assert_array_equal(found, far[order])
+    some = np.array([5, 4100])
+    assert all_nearest(rows, 30, metric, some).shape == (2, 30)
+    np.testing.assert_array_equal(
+        all_nearest(rows, 30, metric, some)[1], nearest(rows, rows[4100], 30, metric, 4100)[0]
+    )
 
 
 def test_ties_are_ordered_by_number():

@@ -167,3 +167,10 @@ def test_ctrl_c_writes_the_picture_so_far(tmp_path):
     assert record["stopped"] == "interrupted"
     assert os.listdir(tmp_path) == ["ostrich.class-image.png"]
     assert torch.from_numpy(np.array(opened(tmp_path / "ostrich.class-image.png"))).float().std() > 5
+    first = (tmp_path / "ostrich.class-image.png").read_bytes()
+    process = subprocess.Popen(command, cwd=tmp_path, env=ENVIRONMENT, stderr=subprocess.PIPE)
+    time.sleep(seconds)
+    process.send_signal(signal.SIGINT)
+    process.communicate(timeout=60)
+    assert (tmp_path / "ostrich.class-image.png").read_bytes() == first  # an unfinished one replaces nothing
+    assert set(os.listdir(tmp_path)) <= {"ostrich.class-image.png", "ostrich.class-image.interrupted.png"}

@@ -4,6 +4,7 @@ import csv
 import json
 import os
 import random
+import shutil
 from pathlib import Path
 
 import pytest
@@ -93,8 +94,15 @@ def test_wrong_names_leave_no_folder(digits, tmp_path, field):
 
 
 def test_other_runs_and_other_files_are_left_alone(whole, digits, tmp_path):
-    with pytest.raises(UsageError, match="finished"):
-        train_into(digits, whole.folder, RECIPE)
+    before = {path: (path.read_bytes(), path.stat().st_mtime_ns) for path in Path(whole.folder).iterdir()}
+    twice = train_into(digits, whole.folder, RECIPE)  # does nothing
+    assert (twice.history, twice.held, twice.test, twice.seconds) == (
+        whole.history,
+        whole.held,
+        whole.test,
+        0,
+    )
+    assert before == {p: (p.read_bytes(), p.stat().st_mtime_ns) for p in Path(whole.folder).iterdir()}
     with pytest.raises(UsageError, match="another recipe"):
         train_into(digits, whole.folder, RECIPE.with_(rate=0.7))
     (tmp_path / "letter.txt").write_text("mine")
@@ -110,6 +118,15 @@ def test_other_runs_and_other_files_are_left_alone(whole, digits, tmp_path):
         train_into(digits, folder, RECIPE, extras=Extras(callbacks=[Stop()]))
     (folder / STATE).write_bytes(b"nonsense")
     with pytest.raises(UsageError, match="remove it"):
+        train_into(digits, folder, RECIPE)
+
+
+@pytest.mark.parametrize(("name", "said"), [(MODEL, "was changed"), (LINES, "has lost files")])
+def test_a_finished_run_whose_files_were_changed_is_told(whole, digits, tmp_path, name, said):
+    folder = tmp_path / "run"
+    shutil.copytree(whole.folder, folder)
+    (folder / name).write_bytes(b"{}")
+    with pytest.raises(UsageError, match=said):
         train_into(digits, folder, RECIPE)
 
 

@@ -104,7 +104,7 @@ def activation_maps(
                 weights = scorecam_weights(run, maps, chosen, batch, on_step)
             else:
                 weights = ablationcam_weights(run, name, calls, output, maps, chosen, batch, on_step)
-            coarse = [torch.einsum("nk,nkhw->nhw", w, maps) for w in weights]
+            coarse = [torch.einsum("nk,nkhw->nhw", w.to(maps.dtype), maps) for w in weights]
     size = run.pixels.shape[2:]
     final = [upsampled(c if signed else c.clamp(min=0), size) for c in coarse]
     return final, name, (maps.shape[2], maps.shape[3])

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from vizkit.errors import ModelError, UsageError
-from vizkit.failures import raw_output
+from vizkit.failures import gradient_of, raw_output
 from vizkit.hooks import capture
 from vizkit.spatial import Grid, as_maps
 from vizkit.zoo import VisionModel
@@ -41,7 +41,7 @@ def influence(
         raise UsageError(f"layer {layer!r} has channels 0 to {column.shape[1] - 1}, there is no {channel}")
     if not unit.requires_grad:
         raise ModelError(f"layer {layer!r} has no gradient to the pixels")
-    (gradient,) = torch.autograd.grad(unit, leaf)
+    (gradient,) = gradient_of(unit, leaf)
     return gradient.abs().sum(1).mean(0).float().cpu()
 
 

@@ -1,5 +1,6 @@
 """Why a network failed: its own errors become one line that says what does not fit."""
 
+from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -8,13 +9,22 @@ from torch import Tensor
 from vizkit.errors import ImageError, ModelError, VizkitError, one_line
 from vizkit.zoo import VisionModel
 
+_LACKS = (
+    "out of memory",
+    "can't allocate memory",
+    "cannot allocate memory",
+    "not enough memory",
+    "can't start new thread",  # whose stack has no room
+    "could not create a primitive",  # oneDNN's word for it
+    "could not create a memory object",
+    "failed to map segment",  # a library that could not be loaded
+)
+
 
 def out_of_memory(error: BaseException) -> bool:
     """Whether the error says that memory ran out, on the CPU or a GPU."""
     text = str(error).lower()
-    return isinstance(error, torch.OutOfMemoryError | MemoryError) or (
-        "out of memory" in text or "can't allocate memory" in text or "not enough memory" in text
-    )
+    return isinstance(error, torch.OutOfMemoryError | MemoryError) or any(words in text for words in _LACKS)
 
 
 def raw_output(model: VisionModel, pixels: Tensor) -> Any:
@@ -26,17 +36,38 @@ def raw_output(model: VisionModel, pixels: Tensor) -> Any:
     except Exception as error:
         if out_of_memory(error):
             raise
-        if pixels.shape[1] != model.channels:
-            said = f"the picture has {pixels.shape[1]} channels, {model.name} takes {model.channels}"
-            raise ImageError(f"{said}; give a tensor ({model.channels}, H, W)") from error
-        smallest = _smallest_size(model, pixels)
-        if smallest is not None:
-            size = "x".join(str(s) for s in pixels.shape[2:])
-            raise ImageError(
-                f"the picture is {size} px; {model.name} needs at least {smallest} px"
-            ) from error
-        shape = tuple(pixels.shape)
-        raise ModelError(f"{model.name} fails on an input of shape {shape}: {first_line(error)}") from error
+        raise why_it_failed(model, pixels, error) from error
+
+
+def why_it_failed(model: VisionModel, pixels: Tensor, error: Exception) -> VizkitError:
+    """What to raise where the model has failed on pixels (N, C, H, W)."""
+    if pixels.shape[1] != model.channels:
+        said = f"the picture has {pixels.shape[1]} channels, {model.name} takes {model.channels}"
+        return ImageError(f"{said}; give a tensor ({model.channels}, H, W)")
+    smallest = _smallest_size(model, pixels)
+    if smallest is not None:
+        size = "x".join(str(s) for s in pixels.shape[2:])
+        return ImageError(f"the picture is {size} px; {model.name} needs at least {smallest} px")
+    shape = tuple(pixels.shape)
+    return ModelError(f"{model.name} fails on an input of shape {shape}: {first_line(error)}")
+
+
+def gradient_of(output: Tensor, inputs: Tensor | Sequence[Tensor], **options: Any) -> tuple[Tensor, ...]:
+    """`torch.autograd.grad`. Raises `ModelError` with what is wrong with the network where that fails."""
+    try:
+        return torch.autograd.grad(output, inputs, **options)
+    except RuntimeError as error:
+        if out_of_memory(error):
+            raise
+        said = f"{type(error).__name__} {error}"
+        why = next((told for words, told in _KNOWN if words in said), first_line(error))
+        raise ModelError(f"the network's backward pass fails: {why}") from error
+
+
+_KNOWN = (
+    ("inplace operation", "a layer overwrites values that the gradient needs; give it inplace=False"),
+    ("CheckpointError", "gradient checkpointing is in the way; switch it off"),
+)
 
 
 def _smallest_size(model: VisionModel, pixels: Tensor) -> int | None:
@@ -65,5 +96,5 @@ def _accepts(model: VisionModel, pixels: Tensor, rows: int, columns: int) -> boo
 
 def first_line(error: BaseException) -> str:
     """The first line of an error's text, short enough for a message."""
-    lines = str(error).splitlines() or [type(error).__name__]
+    lines = str(error).split(" Hint:")[0].splitlines() or [type(error).__name__]
     return one_line(lines[0])[:300]

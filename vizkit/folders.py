@@ -56,6 +56,14 @@ def missing_file(path: str | os.PathLike[str]) -> UsageError:
     return UsageError(_missing(os.fspath(path)))
 
 
+def require_there(path: str) -> None:
+    """Raise what `unopened` gives where nothing is at `path`."""
+    try:
+        os.stat(path)
+    except (ValueError, OSError) as error:
+        raise unopened(path, error) from error
+
+
 def unopened(path: str, error: OSError | ValueError) -> VizkitError:
     """The error to raise for a path that could not be opened; a `ValueError` is a NUL in the name."""
     if isinstance(error, ValueError) or error.errno in (errno.ENOENT, errno.ENOTDIR, errno.ENAMETOOLONG):

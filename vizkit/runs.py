@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from vizkit.errors import ModelError, UsageError
-from vizkit.failures import raw_output
+from vizkit.failures import gradient_of, raw_output
 from vizkit.hooks import capture
 from vizkit.sessions import is_finite
 from vizkit.targets import ClassTarget, FunctionTarget, Measure, RegionTarget, Target, TopClass
@@ -180,7 +180,7 @@ def _gradient(score: Tensor, leaf: Tensor, where: str, *, keep: bool) -> Tensor:
     if not score.requires_grad:
         cut = "the model detaches, rounds or takes an argmax on the way"
         raise ModelError(f"the score has no gradient to {where}: it does not depend on it, or {cut}")
-    (gradient,) = torch.autograd.grad(score.sum(), leaf, retain_graph=keep, allow_unused=True)
+    (gradient,) = gradient_of(score.sum(), leaf, retain_graph=keep, allow_unused=True)
     if gradient is None:
         raise ModelError(f"the score does not depend on {where}")
     return gradient.detach()

@@ -29,10 +29,12 @@ def session(module: nn.Module) -> Iterator[nn.Module]:
     """
     parts = parts_of(module)
     owned = {p: None for part in parts for p in part._parameters.values() if p is not None}
-    parameters = [p for p in owned if not p.is_inference()]
     device = next(iter(owned)).device.type if owned else "cpu"
     if any(isinstance(part, torch.jit.ScriptModule) for part in parts):
         raise ModelError("TorchScript modules hide their parts; give the Python module they were made from")
+    if any(torch.nn.parameter.is_lazy(p) for p in owned):
+        raise ModelError("the network has lazy layers, which have no weights yet: run it once before")
+    parameters = [p for p in owned if not p.is_inference()]
     with contextlib.ExitStack() as stack:
         stack.enter_context(_random_state_kept())
         stack.enter_context(_attributes_kept(parts))

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from vizkit.errors import ModelError, UsageError
-from vizkit.failures import raw_output
+from vizkit.failures import gradient_of, raw_output
 from vizkit.hooks import capture
 from vizkit.layernames import find_layer
 from vizkit.runs import Run
@@ -172,7 +172,7 @@ def _reaching(run: Run, names: Sequence[str], grids: Sequence[Grid]) -> str | No
     with capture(run.model.module, names) as captured:
         output = run.model(leaf)
     stored = [captured[n] for n in names]
-    gradients = torch.autograd.grad(output.flatten(1).amax(1).sum(), stored, allow_unused=True)
+    gradients = gradient_of(output.flatten(1).amax(1).sum(), stored, allow_unused=True)
     for name, gradient in zip(reversed(names), reversed(gradients), strict=True):
         if gradient is not None and bool(maps_of(run, name, gradient, grids).any()):
             return name

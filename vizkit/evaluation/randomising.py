@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from vizkit.errors import ModelError
-from vizkit.failures import first_line
+from vizkit.failures import first_line, raw_output
 from vizkit.sessions import session
 from vizkit.zoo import VisionModel
 
@@ -98,5 +98,5 @@ def _order(model: VisionModel, pixels: Tensor) -> list[str]:
     with session(model.module), torch.no_grad(), contextlib.ExitStack() as stack:
         for name, part in model.module.named_modules():
             stack.callback(part.register_forward_pre_hook(note(name)).remove)
-        model.raw(pixels[None].to(model.device))
+        raw_output(model, pixels[None].to(model.device))
     return [name for name in called if name]

@@ -15,7 +15,7 @@ from torch import Tensor
 from torch.utils._pytree import tree_map, tree_unflatten
 
 from vizkit.errors import ModelError, UsageError, VizkitError
-from vizkit.failures import first_line, out_of_memory
+from vizkit.failures import first_line, out_of_memory, why_it_failed
 from vizkit.hooks import capture
 from vizkit.incremental.checks import (
     Precision,
@@ -216,7 +216,14 @@ class Engine:
 
     def _forward(self, x: Tensor) -> tuple[Any, dict[str, Tensor]]:
         with capture(self.model.module, self.layers) as captured:
-            return self.model.module(x), captured
+            try:
+                return self.model.module(x), captured
+            except VizkitError:
+                raise
+            except Exception as error:
+                if out_of_memory(error):
+                    raise
+                raise why_it_failed(self.model, x, error) from error
 
     # --- two ways ---
 

@@ -18,7 +18,7 @@ from vizkit.scanning.distances import (
     best_purity,
     chance,
     duplicate_groups,
-    nearest,
+    nearest_to_each,
     purity,
     spread,
 )
@@ -36,6 +36,9 @@ QUERIES = 6
 
 PURITY_COUNT = 10
 """Neighbours that the purity is taken over."""
+
+COMPARISONS = 30_000_000
+"""Pairs of pictures that the purity may look at; of a larger index some pictures are asked for all."""
 
 
 @method(
@@ -64,8 +67,9 @@ def neighbours(
 
     Features are the means over the maps of a layer, by default of the last one; pixels are compared at 32 x
     32 px by their Euclidean distance. Without a picture, some of the folder's own are looked at, and the
-    record has the 10-nearest-neighbour purity of all: the share of neighbours in the same folder, with the
-    level of chance. A picture of the folder is no neighbour of itself.
+    record has the 10-nearest-neighbour purity (of a large index that of some pictures): the share of
+    neighbours in the same folder, with the level of chance. A picture of the folder is no neighbour of
+    itself.
 
     index: an index, or a folder of pictures, which is scanned on the way. Returns `Pictures`, whose `arrays`
     are the distances in feature space (pictures, count). Raises `UsageError` and `ImageError`.
@@ -80,15 +84,19 @@ def neighbours(
         queries = [query_of(found, image, model) for image in given or _some(found)]
         name, features = features_of(found, layer, model, on_step)
         strips, table = [], []
-        for query in queries:
-            network = found.model(model) if query.number is None else None
-            vector = vector_of(query, name, features, network)
-            numbers, far = nearest(features, vector, count, metric, query.number)
+        skip = [query.number for query in queries]
+        network = found.model(model) if None in skip else None
+        vectors = np.stack([vector_of(query, name, features, network) for query in queries])
+        near = nearest_to_each(features, vectors, count, metric, skip)
+        small = np.stack([query.pixels for query in queries])
+        alike = nearest_to_each(found.pixels, small, count, "l2", skip) if pixels else []
+        for k, query in enumerate(queries):
+            numbers, far = near[k]
             strips.append(_strip(found, shown, query, numbers, far, f"features of {name}"))
             table.append([*far.tolist(), *[float("nan")] * (count - len(far))])
             if pixels:
-                numbers, far = nearest(found.pixels, query.pixels, count, "l2", query.number)
-                rms = far / np.sqrt(len(query.pixels))
+                numbers, far = alike[k]
+                rms = far / np.sqrt(small.shape[1])
                 strips.append(_strip(found, shown, query, numbers, rms, "pixels"))
         details = {"layer": name, "metric": metric, "pictures": found.count}
         if not given:
@@ -98,15 +106,18 @@ def neighbours(
 
 def _some(index: OpenIndex) -> list[int]:
     """A picture each of some folders."""
-    firsts = [int(np.flatnonzero(index.folder == k)[0]) for k in range(len(index.classes))]
+    firsts = np.unique(index.folder, return_index=True)[1].tolist()
     return spread(firsts if len(firsts) > 1 else list(range(index.count)), QUERIES)
 
 
 def _purity(index: OpenIndex, features: Array, metric: Metric) -> dict[str, float]:
-    """Of all pictures: in feature space, in pixel space, and by chance."""
+    """Of all pictures (of many: evenly chosen ones): in feature space, in pixel space, and by chance."""
+    asked = np.array(spread(range(index.count), max(16, COMPARISONS // index.count)))
+    own = index.folder[asked]
     return {
-        "features": purity(index.folder, all_nearest(features, PURITY_COUNT, metric)),
-        "pixels": purity(index.folder, all_nearest(index.pixels, PURITY_COUNT, "l2")),
+        "features": purity(index.folder, all_nearest(features, PURITY_COUNT, metric, asked), own),
+        "pixels": purity(index.folder, all_nearest(index.pixels, PURITY_COUNT, "l2", asked), own),
+        "pictures": len(asked),
         "chance": chance(index.folder),
         "best": best_purity(index.folder, PURITY_COUNT),
         "count": PURITY_COUNT,
@@ -173,9 +184,11 @@ def _result(
     )
     if purities is not None:
         spaces = ("features", "pixels", "chance", "best")
+        asked = purities["pictures"]
+        whose = "of all pictures'" if asked == details["pictures"] else f"of {asked} pictures'"
         said = {space: f"{100 * purities[space]:.0f} %" for space in spaces}
         notes.append(
-            f"of all pictures' {PURITY_COUNT} nearest, {said['features']} lie in the same folder; "
+            f"{whose} {PURITY_COUNT} nearest, {said['features']} lie in the same folder; "
             f"in pixels {said['pixels']}, by chance {said['chance']}; {said['best']} at most"
         )
     return Pictures(

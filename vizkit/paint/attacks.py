@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 
 from vizkit.errors import ModelError, UsageError
+from vizkit.failures import gradient_of
 from vizkit.images import to_pillow
 from vizkit.paint.loop import OnStep
 from vizkit.paint.loop import normalised as by_mean
@@ -166,7 +167,7 @@ class _Search:
     def step(self) -> None:
         """One step up the gradient, back into the budget, and a look at the rounded picture."""
         plan = self.plan
-        (gradient,) = torch.autograd.grad(self.value.sum(), self.leaf)
+        (gradient,) = gradient_of(self.value.sum(), self.leaf)
         self.velocity = plan.momentum * self.velocity + by_mean(gradient)
         self.change = projected(self.change + self._stride(), plan)
         self.change = (self.start + self.change).clamp(0, 1) - self.start

@@ -9,6 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from vizkit.failures import gradient_of
 from vizkit.paint.canvases import Size
 from vizkit.paint.objectives import Objective
 from vizkit.paint.regularizers import blurred
@@ -73,7 +74,7 @@ def gradient_by_tiles(
         right = min(picture.shape[3], columns.stop + context)
         leaf = picture[:, :, top:bottom, left:right].detach().clone().requires_grad_()
         value = objective(eye(leaf, leaf.contiguous(memory_format=torch.channels_last)))
-        (own,) = torch.autograd.grad(value.sum(), leaf)
+        (own,) = gradient_of(value.sum(), leaf)
         seen = leaf.shape[2] * leaf.shape[3]
         inside = own[:, :, rows.start - top : rows.stop - top, columns.start - left : columns.stop - left]
         gradient[:, :, rows, columns] = inside * seen

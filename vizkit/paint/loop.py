@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from vizkit.errors import ModelError
+from vizkit.failures import gradient_of
 from vizkit.paint.canvases import Canvas
 from vizkit.paint.folding import folded
 from vizkit.paint.objectives import Objective
@@ -203,7 +204,7 @@ class Loop:
         loss = -value.sum()
         if not loss.requires_grad:
             raise ModelError("the objective has no gradient to the picture: the model detaches or rounds")
-        gradients = torch.autograd.grad(loss, self.canvas.parameters, allow_unused=True)
+        gradients = gradient_of(loss, self.canvas.parameters, allow_unused=True)
         if any(g is None for g in gradients):
             raise ModelError("the objective does not depend on the picture")
         if self.plan.optimiser == "normalised":

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from vizkit.failures import gradient_of
 from vizkit.paint.canvases import Size
 from vizkit.paint.dreaming import windows
 from vizkit.paint.grams import Style, gram, style_maps
@@ -108,7 +109,7 @@ class TiledStyle:
             value, gradient = self._seen(eye, picture)
         leaf = picture.clone().requires_grad_()
         other = self.rest(Seen(leaf, leaf))
-        (own,) = torch.autograd.grad(other.sum(), leaf)
+        (own,) = gradient_of(other.sum(), leaf)
         return value + other.detach(), gradient + own
 
     def losses(self, picture: Tensor) -> dict[str, float]:
@@ -134,7 +135,7 @@ class TiledStyle:
             seen = eye(leaf, leaf.contiguous(memory_format=torch.channels_last))
             share = self._style_share(part, seen, slopes, counts)
             lost = self._content_lost(eye, part, seen, norms)
-            (own,) = torch.autograd.grad(share - self.content_weight * lost, leaf)
+            (own,) = gradient_of(share - self.content_weight * lost, leaf)
             gradient[:, :, part.outer_rows, part.outer_columns] += own
             value = value - self.content_weight * lost.detach()
         return value, gradient

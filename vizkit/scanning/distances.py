@@ -12,7 +12,9 @@ Metric = Literal["l2", "cosine"]
 
 _BLOCK = 2048
 _SPARE = 16
-"""Candidates more than asked for: products of matrices are less exact than differences."""
+"""Candidates more than asked for that are taken from a block."""
+_CELLS = 1 << 25
+"""Numbers of a table of distances that are held at a time."""
 
 
 def distances(rows: Array, query: Array, metric: Metric) -> Array:
@@ -31,34 +33,95 @@ def nearest(
     rows: Array, query: Array, count: int, metric: Metric, skip: int | None = None
 ) -> tuple[Array, Array]:
     """Numbers and distances of the `count` rows nearest to `query`, ties by number; `skip` is left out."""
-    best_numbers, best = np.zeros(0, np.int64), np.zeros(0)
+    return nearest_to_each(rows, query[None], count, metric, [skip])[0]
+
+
+def nearest_to_each(
+    rows: Array, queries: Array, count: int, metric: Metric, skip: Sequence[int | None]
+) -> list[tuple[Array, Array]]:
+    """`nearest` for every row of `queries` (Q, C), in one pass over the rows; skip: numbers or None.
+
+    Products of matrices in float32 pick the candidates of every block, and distances in float64 judge them.
+    What rounding could hide is not left out: a block that may hold more candidates than were picked is
+    judged as a whole.
+    """
+    searches = [_Search(rows, query, count, metric, left) for query, left in zip(queries, skip, strict=True)]
+    targets = queries.astype(np.float32)
+    sizes = np.square(targets.astype(np.float64)).sum(1)
+    precision = (rows.shape[1] + 8) * float(np.finfo(np.float32).eps)
     for start in range(0, len(rows), _BLOCK):
-        found = distances(rows[start : start + _BLOCK], query, metric)
-        numbers = np.concatenate([best_numbers, np.arange(start, start + len(found))])
-        best = np.concatenate([best, found])
-        if skip is not None:
-            best, numbers = best[numbers != skip], numbers[numbers != skip]
-        order = np.lexsort((numbers, best))[:count]
-        best_numbers, best = numbers[order], best[order]
-    return best_numbers, best
+        block = rows[start : start + _BLOCK].astype(np.float32, copy=False)
+        lengths = np.einsum("ij,ij->i", block, block).astype(np.float64)
+        products = (targets @ block.T).astype(np.float64)
+        scale = np.sqrt(np.outer(sizes, lengths))
+        if metric == "l2":
+            rough = lengths - 2 * products + sizes[:, None]
+            error = precision * (lengths + 2 * scale + sizes[:, None]).max(1)
+        else:
+            # a row of zeros is at a distance of 1
+            rough = 1 - np.divide(products, scale, out=np.zeros_like(products), where=scale > 0)
+            error = np.full(len(queries), 2 * precision)
+        limits = np.array([search.limit for search in searches]) + error
+        for k in np.flatnonzero(rough.min(1) <= limits).tolist():
+            searches[k].look(start, rough[k], float(error[k]))
+    return [search.found() for search in searches]
 
 
-def all_nearest(rows: Array, count: int, metric: Metric) -> Array:
-    """(N, count) the numbers of each row's nearest others, nearest first, ties by number."""
-    total = len(rows)
-    count = min(count, total - 1)
-    out = np.zeros((total, count), np.int64)
-    for start, products, lengths, own in _products(rows):
-        size = np.outer(np.sqrt(own), np.sqrt(lengths))
-        rough = lengths - 2 * products if metric == "l2" else -products / np.where(size > 0, size, np.inf)
-        rough[np.arange(len(rough)), np.arange(start, start + len(rough))] = np.inf
-        wanted = min(total - 1, count + _SPARE)
-        candidates = np.argpartition(rough, wanted - 1, axis=1)[:, :wanted]
-        for k, near in enumerate(candidates):
-            near = np.sort(near)
-            exact = distances(rows[near], rows[start + k], metric)
-            out[start + k] = near[np.argsort(exact, kind="stable")[:count]]
-    return out
+class _Search:
+    """The nearest rows to one query, as far as the rows have been looked at."""
+
+    def __init__(self, rows: Array, query: Array, count: int, metric: Metric, skip: int | None) -> None:
+        self.rows, self.query, self.count, self.metric, self.skip = rows, query, count, metric, skip
+        self.numbers, self.far = np.zeros(0, np.int64), np.zeros(0)
+
+    @property
+    def limit(self) -> float:
+        """What a row's distance (squared for l2) may be to matter."""
+        if len(self.far) < self.count:
+            return float("inf")
+        worst = float(self.far[-1])
+        return worst * worst if self.metric == "l2" else worst
+
+    def look(self, start: int, rough: Array, error: float) -> None:
+        """Judge a block whose distances (squared for l2) are `rough`, up to `error`."""
+        wanted, limit = self.count + _SPARE, self.limit + error
+        order = np.arange(len(rough))
+        if len(rough) > wanted:
+            order = np.argpartition(rough, wanted)[:wanted]
+            # one more than asked for, as one may be left out
+            bound = float(np.partition(rough[order], self.count)[self.count])
+            limit = min(limit, bound + 2 * error)
+            if rough[order].max() <= limit:
+                order = np.flatnonzero(rough <= limit)
+        self._judge(np.sort(order[rough[order] <= limit]) + start)
+
+    def _judge(self, numbers: Array) -> None:
+        numbers = numbers[numbers != self.skip] if self.skip is not None else numbers
+        numbers = np.concatenate([self.numbers, numbers])
+        new = distances(self.rows[numbers[len(self.far) :]], self.query, self.metric)
+        far = np.concatenate([self.far, new])
+        order = np.lexsort((numbers, far))[: self.count]
+        self.numbers, self.far = numbers[order], far[order]
+
+    def found(self) -> tuple[Array, Array]:
+        """Numbers and distances."""
+        return self.numbers, self.far
+
+
+def all_nearest(rows: Array, count: int, metric: Metric, of: Array | None = None) -> Array:
+    """(N, count) the numbers of each row's nearest others, nearest first, ties by number.
+
+    of: only for the rows of these numbers, in their order.
+    """
+    asked = np.arange(len(rows)) if of is None else of
+    count = min(count, len(rows) - 1)
+    step = max(1, _CELLS // (_BLOCK * 8))
+    found = []
+    for start in range(0, len(asked), step):
+        some = asked[start : start + step]
+        pairs = nearest_to_each(rows, rows[some], count, metric, some.tolist())
+        found += [numbers for numbers, _ in pairs]
+    return np.stack(found)
 
 
 def _products(rows: Array) -> Iterator[tuple[int, Array, Array, Array]]:
@@ -66,16 +129,20 @@ def _products(rows: Array) -> Iterator[tuple[int, Array, Array, Array]]:
     lengths = np.concatenate(
         [np.square(rows[k : k + _BLOCK].astype(np.float64)).sum(1) for k in range(0, len(rows), _BLOCK)]
     )
-    step = max(1, min(_BLOCK, (1 << 25) // max(1, len(rows))))
+    step = max(1, min(_BLOCK, _CELLS // max(1, len(rows))))
     for start in range(0, len(rows), step):
         block = rows[start : start + step].astype(np.float64)
         parts = [block @ rows[k : k + _BLOCK].astype(np.float64).T for k in range(0, len(rows), _BLOCK)]
         yield start, np.concatenate(parts, 1), lengths, lengths[start : start + step]
 
 
-def purity(folder: Array, neighbours: Array) -> float:
-    """The share of all neighbours (N, k) that lie in the folder of their picture; `folder` (N,) numbers."""
-    return float((folder[neighbours] == folder[:, None]).mean()) if neighbours.size else float("nan")
+def purity(folder: Array, neighbours: Array, own: Array | None = None) -> float:
+    """The share of neighbours (M, k) that lie in the folder of their picture.
+
+    folder: (N,) the number of every picture's folder; own: (M,) that of the pictures asked for, None: all.
+    """
+    own = folder if own is None else own
+    return float((folder[neighbours] == own[:, None]).mean()) if neighbours.size else float("nan")
 
 
 def chance(folder: Array) -> float:

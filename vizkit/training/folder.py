@@ -145,6 +145,7 @@ def train_into(
 ) -> Trained:
     """Train a net on a data set into a folder, from where an earlier run of the same recipe and data was cut.
 
+    A run that was finished is not made again: what came of it is returned, with no seconds.
     Raises `UsageError` where the folder holds another run, `ModelError` when the loss is not finite.
     """
     extras, begun, folder = extras or Extras(), time.monotonic(), Path(out)
@@ -169,6 +170,8 @@ def train_into(
     if crew.first:
         _claim(folder, said)  # after all names in the recipe were understood
     crew.wait()
+    if (before := _finished(folder, recipe, data)) is not None:
+        return before
     if extras.tensorboard and crew.first:
         run.callbacks.append(TensorBoard(str(folder / "tensorboard")))
     _resume(run, folder)
@@ -276,8 +279,29 @@ def data_record(data: DataSet, transform: Callable[[Tensor], Tensor] | None = No
     }
 
 
+def _finished(folder: Path, recipe: Recipe, data: DataSet) -> Trained | None:
+    """What came of the folder's run if it is finished, else None.
+
+    Raises `UsageError` where the model is not the one that the run left.
+    """
+    found = json.loads((folder / RECORD).read_text(encoding="utf-8"))
+    if "model_sha256" not in found:
+        return None
+    try:
+        lines = json.loads((folder / LINES).read_text(encoding="utf-8"))
+        with open(folder / MODEL, "rb") as file:
+            digest = hashlib.file_digest(file, "sha256").hexdigest()
+        history = History(lines["epochs"], lines["losses"])
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise UsageError(f"{str(folder)!r} has lost files of its run ({error}); train into another") from None
+    if digest != found["model_sha256"]:
+        raise UsageError(f"the model in {str(folder)!r} was changed after its run; train into another folder")
+    told = (found["held"], found["test"], 0.0, found["stopped"])
+    return Trained(str(folder), recipe, data.train.classes, history, *told)
+
+
 def _claim(folder: Path, said: Mapping[str, Any]) -> None:
-    """Make the folder this run's. Raises `UsageError` where it is another one's or finished."""
+    """Make the folder this run's. Raises `UsageError` where it is another one's."""
     record = folder / RECORD
     if record.exists():
         try:
@@ -288,8 +312,6 @@ def _claim(folder: Path, said: Mapping[str, Any]) -> None:
             raise UsageError(
                 f"{str(folder)!r} holds a run of another recipe or other data; choose another -o"
             )
-        if "model_sha256" in found:
-            raise UsageError(f"{str(folder)!r} holds this run, finished; name another folder")
         return
     refuse_foreign(folder, RECORD)
     atomic.make_folder(folder)
