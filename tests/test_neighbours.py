@@ -14,7 +14,15 @@ from sklearn.neighbors import NearestNeighbors
 import vizkit
 from tests.slow_index import photo, photo_folder
 from vizkit.errors import UsageError
-from vizkit.scanning.distances import all_nearest, best_purity, chance, distances, nearest, purity
+from vizkit.scanning.distances import (
+    all_nearest,
+    best_purity,
+    chance,
+    distances,
+    nearest,
+    nearest_to_each,
+    purity,
+)
 
 
 @pytest.mark.parametrize("metric", ["l2", "cosine"])
@@ -54,6 +62,26 @@ def test_nearest_of_many_blocks_is_exact_where_rounding_hides_the_order(kind, me
     np.testing.assert_array_equal(
         all_nearest(rows, 30, metric, some)[1], nearest(rows, rows[4100], 30, metric, 4100)[0]
     )
+
+
+@pytest.mark.parametrize("kind", ["features", "smooth bytes", "noise", "all equal"])
+def test_of_very_many_rows_none_is_missed_by_looking_at_a_part_first(kind, monkeypatch):
+    monkeypatch.setattr("vizkit.scanning.distances._MANY", 4096)
+    dice = np.random.default_rng(2)
+    if kind == "smooth bytes":
+        coarse = dice.integers(0, 256, (5000, 1, 64)).repeat(10, 1).reshape(5000, 640)
+        rows = np.clip(coarse + dice.integers(-9, 9, (5000, 640)), 0, 255).astype(np.uint8)
+    elif kind == "features":
+        rows = np.maximum(0, dice.normal(size=(5000, 700)) + dice.normal(size=(5000, 1))).astype(np.float32)
+    else:
+        rows = dice.normal(size=(5000, 640)).astype(np.float32) * (kind == "noise") + 3
+    asked = [0, 2047, 2048, 4999]
+    found = nearest_to_each(rows, rows[asked], 7, "l2", [None, *asked[1:]])
+    for k, (numbers, far) in zip(asked, found, strict=True):
+        exact = distances(rows, rows[k], "l2")
+        order = [n for n in np.lexsort((np.arange(5000), exact)) if n != k or k == 0][:7]
+        np.testing.assert_array_equal(numbers, order)
+        np.testing.assert_array_equal(far, exact[order])
 
 
 def test_ties_are_ordered_by_number():

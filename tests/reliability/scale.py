@@ -31,6 +31,23 @@ def _blocks(count: int, make: Callable[[Any, int], Array], seed: int) -> Iterato
         yield make(np.random.default_rng(seed + start), min(BLOCK, count - start))
 
 
+def _smooth(dice: Any, count: int) -> Array:
+    """Small pictures that vary as photographs do: light in 4 x 4 cells, a tint, a little noise."""
+    side = PIXELS // 4
+    light = dice.integers(0, 180, (count, 4, 1, 4, 1, 1), dtype=np.uint8)
+    tint = dice.integers(0, 60, (count, 1, 1, 1, 1, 3), dtype=np.uint8)
+    noise = dice.integers(0, 16, (1024, 4, side, 4, side, 3), dtype=np.uint8)
+    return (light + tint + noise[np.arange(count) % 1024]).reshape(count, -1)
+
+
+def _features(dice: Any, count: int, channels: int) -> Array:
+    """Like means of activations: not negative, of some thousand kinds of picture, each with its own few."""
+    kinds = np.random.default_rng(7).gamma(0.3, 1.0, (2000, channels)).astype(np.float32)
+    noise = dice.standard_normal((1024, channels), dtype=np.float32)
+    rows = kinds[dice.integers(0, 2000, count)] + 0.3 * noise[dice.permutation(count) % 1024]
+    return np.maximum(0, rows * dice.uniform(0.5, 1.5, (count, 1)).astype(np.float32))
+
+
 def _thumbnails() -> list[bytes]:
     found = []
     for seed in range(64):
@@ -48,9 +65,7 @@ def make_index(folder: Path, count: int) -> None:
     names = np.char.encode([f"folder{k * FOLDERS // count:03}/picture{k:07}.jpg" for k in range(count)])
     small = _thumbnails()
     picks = [small[k % 64] for k in range(count)]
-    pixels = functools.partial(
-        _blocks, count, lambda d, n: d.integers(0, 256, (n, PIXELS * PIXELS * 3), dtype=np.uint8), 1
-    )
+    pixels = functools.partial(_blocks, count, _smooth, 1)
     images: dict[str, Array | Piecewise] = {
         "names": np.frombuffer(names.tobytes(), np.uint8),
         "names_ends": np.arange(1, count + 1, dtype=np.int64) * width,
@@ -86,7 +101,7 @@ def make_index(folder: Path, count: int) -> None:
     features = Piecewise(
         "float32",
         (count, channels),
-        _blocks(count, lambda d, n: d.standard_normal((n, channels), dtype=np.float32), 2),
+        _blocks(count, lambda d, n: _features(d, n, channels), 2),
     )
     about = {
         "model": {"name": "efficientnet_lite0", "weights": "0" * 64, "random": False, "input": [3, 224, 224],

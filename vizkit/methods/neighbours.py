@@ -14,7 +14,6 @@ from vizkit.results import Provenance
 from vizkit.scanning.adhoc import opened
 from vizkit.scanning.distances import (
     Metric,
-    all_nearest,
     best_purity,
     chance,
     duplicate_groups,
@@ -37,7 +36,7 @@ QUERIES = 6
 PURITY_COUNT = 10
 """Neighbours that the purity is taken over."""
 
-COMPARISONS = 30_000_000
+COMPARISONS = 4_000_000
 """Pairs of pictures that the purity may look at; of a larger index some pictures are asked for all."""
 
 
@@ -86,10 +85,13 @@ def neighbours(
         strips, table = [], []
         skip = [query.number for query in queries]
         network = found.model(model) if None in skip else None
+        asked = [] if given else spread(range(found.count), max(16, COMPARISONS // found.count))
         vectors = np.stack([vector_of(query, name, features, network) for query in queries])
-        near = nearest_to_each(features, vectors, count, metric, skip)
+        near, purer = _answers(features, vectors, asked, skip, count, metric)
         small = np.stack([query.pixels for query in queries])
-        alike = nearest_to_each(found.pixels, small, count, "l2", skip) if pixels else []
+        alike, alike_purer = (
+            _answers(found.pixels, small, asked, skip, count, "l2") if pixels or asked else ([], [])
+        )
         for k, query in enumerate(queries):
             numbers, far = near[k]
             strips.append(_strip(found, shown, query, numbers, far, f"features of {name}"))
@@ -100,7 +102,7 @@ def neighbours(
                 strips.append(_strip(found, shown, query, numbers, rms, "pixels"))
         details = {"layer": name, "metric": metric, "pictures": found.count}
         if not given:
-            details["purity"] = _purity(found, features, metric)
+            details["purity"] = _purity(found, asked, purer, alike_purer)
         return _result(found, shown, strips, [q.name for q in queries], np.array(table, np.float32), details)
 
 
@@ -110,13 +112,25 @@ def _some(index: OpenIndex) -> list[int]:
     return spread(firsts if len(firsts) > 1 else list(range(index.count)), QUERIES)
 
 
-def _purity(index: OpenIndex, features: Array, metric: Metric) -> dict[str, float]:
+def _answers(
+    rows: Array, queries: Array, asked: Sequence[int], skip: Sequence[int | None], count: int, metric: Metric
+) -> tuple[list[tuple[Array, Array]], list[Array]]:
+    """What is nearest to the queries, and the numbers of what is nearest to the rows `asked`, in one pass."""
+    most = max(count, PURITY_COUNT) if asked else count
+    vectors = np.concatenate([queries, rows[list(asked)]]) if asked else queries
+    found = nearest_to_each(rows, vectors, most, metric, [*skip, *asked])
+    near = [(numbers[:count], far[:count]) for numbers, far in found[: len(queries)]]
+    return near, [numbers[:PURITY_COUNT] for numbers, _ in found[len(queries) :]]
+
+
+def _purity(
+    index: OpenIndex, asked: Sequence[int], near: Sequence[Array], alike: Sequence[Array]
+) -> dict[str, float]:
     """Of all pictures (of many: evenly chosen ones): in feature space, in pixel space, and by chance."""
-    asked = np.array(spread(range(index.count), max(16, COMPARISONS // index.count)))
-    own = index.folder[asked]
+    own = index.folder[list(asked)]
     return {
-        "features": purity(index.folder, all_nearest(features, PURITY_COUNT, metric, asked), own),
-        "pixels": purity(index.folder, all_nearest(index.pixels, PURITY_COUNT, "l2", asked), own),
+        "features": purity(index.folder, np.stack(near), own),
+        "pixels": purity(index.folder, np.stack(alike), own),
         "pictures": len(asked),
         "chance": chance(index.folder),
         "best": best_purity(index.folder, PURITY_COUNT),

@@ -10,9 +10,12 @@ from vizkit.tensorfiles import Array
 
 Metric = Literal["l2", "cosine"]
 
-_BLOCK = 2048
-_SPARE = 16
-"""Candidates more than asked for that are taken from a block."""
+_BLOCK = 512
+"""Rows at a time, which a processor's own memory holds."""
+_MANY = 16_384
+"""Rows from which on it pays to look at a part of the columns first."""
+_RUN, _RUNS = 64, 5
+"""That part: about so many runs of so many columns."""
 _CELLS = 1 << 25
 """Numbers of a table of distances that are held at a time."""
 
@@ -41,71 +44,96 @@ def nearest_to_each(
 ) -> list[tuple[Array, Array]]:
     """`nearest` for every row of `queries` (Q, C), in one pass over the rows; skip: numbers or None.
 
-    Products of matrices in float32 pick the candidates of every block, and distances in float64 judge them.
-    What rounding could hide is not left out: a block that may hold more candidates than were picked is
-    judged as a whole.
+    Of many rows some of the columns are looked at first: what is too far in them is too far. Products of
+    matrices in float32 pick the candidates, with room for what rounding can do to them, and distances in
+    float64 judge those: the answer is exact.
     """
-    searches = [_Search(rows, query, count, metric, left) for query, left in zip(queries, skip, strict=True)]
-    targets = queries.astype(np.float32)
-    sizes = np.square(targets.astype(np.float64)).sum(1)
-    precision = (rows.shape[1] + 8) * float(np.finfo(np.float32).eps)
+    searches = [_Search(count + (left is not None)) for left in skip]
+    targets, limits = queries.astype(np.float32), np.full(len(queries), np.inf)
+    part = None
+    if metric == "l2" and len(rows) >= _MANY and rows.shape[1] >= 2 * _RUN * _RUNS:
+        part = _part(targets)
+        some = rows[:: len(rows) // 2048]
+        rough, error = _rough(some.astype(np.float32), targets, metric)
+        limits = np.partition(rough, count, axis=1)[:, count] + 2 * error
+
+    def look(block: Array, numbers: Array) -> None:
+        rough, error = _rough(block.astype(np.float32, copy=False), targets, metric)
+        close = rough <= (limits + error)[:, None]
+        for k in np.flatnonzero(close.any(1)).tolist():
+            now = searches[k].add(numbers[close[k]], rough[k, close[k]], float(error[k]))
+            limits[k] = min(limits[k], now)
+
+    kept: list[Array] = []
     for start in range(0, len(rows), _BLOCK):
-        block = rows[start : start + _BLOCK].astype(np.float32, copy=False)
-        lengths = np.einsum("ij,ij->i", block, block).astype(np.float64)
-        products = (targets @ block.T).astype(np.float64)
-        scale = np.sqrt(np.outer(sizes, lengths))
-        if metric == "l2":
-            rough = lengths - 2 * products + sizes[:, None]
-            error = precision * (lengths + 2 * scale + sizes[:, None]).max(1)
-        else:
-            # a row of zeros is at a distance of 1
-            rough = 1 - np.divide(products, scale, out=np.zeros_like(products), where=scale > 0)
-            error = np.full(len(queries), 2 * precision)
-        limits = np.array([search.limit for search in searches]) + error
-        for k in np.flatnonzero(rough.min(1) <= limits).tolist():
-            searches[k].look(start, rough[k], float(error[k]))
-    return [search.found() for search in searches]
+        block = rows[start : start + _BLOCK]
+        if part is None:
+            look(block, np.arange(start, start + len(block)))
+            continue
+        least, error = _rough(_part(block).astype(np.float32), part, metric)
+        kept.append(np.flatnonzero((least <= (limits + error)[:, None]).any(0)) + start)
+        if sum(map(len, kept)) >= _BLOCK:
+            look(rows[np.concatenate(kept)], np.concatenate(kept))
+            kept.clear()
+    if kept:
+        look(rows[np.concatenate(kept)], np.concatenate(kept))
+    return [
+        search.judged(rows, query, count, metric, left)
+        for search, query, left in zip(searches, queries, skip, strict=True)
+    ]
+
+
+def _part(rows: Array) -> Array:
+    """Some of the columns, in runs, as memory is read: distances in them are no larger than in all."""
+    runs = rows.shape[1] // _RUN
+    cells = rows[:, : runs * _RUN].reshape(len(rows), runs, _RUN)
+    return cells[:, :: runs // _RUNS].reshape(len(rows), -1)
+
+
+def _rough(block: Array, targets: Array, metric: Metric) -> tuple[Array, Array]:
+    """(queries, rows) distances by products in float32 (l2: squared); (queries,) how wrong they may be."""
+    precision = (block.shape[1] + 8) * float(np.finfo(np.float32).eps)
+    if not len(block):
+        return np.zeros((len(targets), 0)), np.zeros(len(targets))
+    lengths, sizes = (np.einsum("ij,ij->i", x, x).astype(np.float64) for x in (block, targets))
+    products = (block @ targets.T).astype(np.float64).T
+    if metric == "l2":
+        rough = lengths - 2 * products + sizes[:, None]
+        largest = float(lengths.max())
+        return rough, precision * (largest + 2 * np.sqrt(sizes * largest) + sizes)
+    scale = np.sqrt(np.outer(sizes, lengths))
+    # a row of zeros is at a distance of 1
+    rough = 1 - np.divide(products, scale, out=np.zeros_like(products), where=scale > 0)
+    return rough, np.full(len(targets), 2 * precision)
 
 
 class _Search:
-    """The nearest rows to one query, as far as the rows have been looked at."""
+    """The rows that may be among the `count` nearest to one query, by distances that rounding has touched."""
 
-    def __init__(self, rows: Array, query: Array, count: int, metric: Metric, skip: int | None) -> None:
-        self.rows, self.query, self.count, self.metric, self.skip = rows, query, count, metric, skip
-        self.numbers, self.far = np.zeros(0, np.int64), np.zeros(0)
+    def __init__(self, count: int) -> None:
+        self.count = count
+        self.numbers, self.rough, self.error = np.zeros(0, np.int64), np.zeros(0), 0.0
 
-    @property
-    def limit(self) -> float:
-        """What a row's distance (squared for l2) may be to matter."""
-        if len(self.far) < self.count:
+    def add(self, numbers: Array, rough: Array, error: float) -> float:
+        """Take in candidates whose distances are wrong by `error` at most; returns what could matter now."""
+        self.numbers, self.rough = np.append(self.numbers, numbers), np.append(self.rough, rough)
+        self.error = max(self.error, error)
+        if len(self.rough) <= self.count:
             return float("inf")
-        worst = float(self.far[-1])
-        return worst * worst if self.metric == "l2" else worst
+        # the true k-th is at most one error above the k-th here; what is true may stand one error higher
+        limit = float(np.partition(self.rough, self.count - 1)[self.count - 1]) + 2 * self.error
+        kept = self.rough <= limit
+        self.numbers, self.rough = self.numbers[kept], self.rough[kept]
+        return limit
 
-    def look(self, start: int, rough: Array, error: float) -> None:
-        """Judge a block whose distances (squared for l2) are `rough`, up to `error`."""
-        wanted, limit = self.count + _SPARE, self.limit + error
-        order = np.arange(len(rough))
-        if len(rough) > wanted:
-            order = np.argpartition(rough, wanted)[:wanted]
-            # one more than asked for, as one may be left out
-            bound = float(np.partition(rough[order], self.count)[self.count])
-            limit = min(limit, bound + 2 * error)
-            if rough[order].max() <= limit:
-                order = np.flatnonzero(rough <= limit)
-        self._judge(np.sort(order[rough[order] <= limit]) + start)
-
-    def _judge(self, numbers: Array) -> None:
-        numbers = numbers[numbers != self.skip] if self.skip is not None else numbers
-        numbers = np.concatenate([self.numbers, numbers])
-        new = distances(self.rows[numbers[len(self.far) :]], self.query, self.metric)
-        far = np.concatenate([self.far, new])
-        order = np.lexsort((numbers, far))[: self.count]
-        self.numbers, self.far = numbers[order], far[order]
-
-    def found(self) -> tuple[Array, Array]:
-        """Numbers and distances."""
-        return self.numbers, self.far
+    def judged(
+        self, rows: Array, query: Array, count: int, metric: Metric, skip: int | None
+    ) -> tuple[Array, Array]:
+        """Numbers and distances of the nearest, ties by number."""
+        numbers = np.sort(self.numbers[self.numbers != skip] if skip is not None else self.numbers)
+        far = distances(rows[numbers], query, metric)
+        order = np.argsort(far, kind="stable")[:count]
+        return numbers[order], far[order]
 
 
 def all_nearest(rows: Array, count: int, metric: Metric, of: Array | None = None) -> Array:
@@ -115,7 +143,7 @@ def all_nearest(rows: Array, count: int, metric: Metric, of: Array | None = None
     """
     asked = np.arange(len(rows)) if of is None else of
     count = min(count, len(rows) - 1)
-    step = max(1, _CELLS // (_BLOCK * 8))
+    step = max(1, _CELLS // (_BLOCK * 32))
     found = []
     for start in range(0, len(asked), step):
         some = asked[start : start + step]
@@ -127,12 +155,12 @@ def all_nearest(rows: Array, count: int, metric: Metric, of: Array | None = None
 def _products(rows: Array) -> Iterator[tuple[int, Array, Array, Array]]:
     """(first row, products with all rows, all squared lengths, the block's own) a block."""
     lengths = np.concatenate(
-        [np.square(rows[k : k + _BLOCK].astype(np.float64)).sum(1) for k in range(0, len(rows), _BLOCK)]
+        [np.square(rows[k : k + 2048].astype(np.float64)).sum(1) for k in range(0, len(rows), 2048)]
     )
-    step = max(1, min(_BLOCK, _CELLS // max(1, len(rows))))
+    step = max(1, min(2048, _CELLS // max(1, len(rows))))
     for start in range(0, len(rows), step):
         block = rows[start : start + step].astype(np.float64)
-        parts = [block @ rows[k : k + _BLOCK].astype(np.float64).T for k in range(0, len(rows), _BLOCK)]
+        parts = [block @ rows[k : k + 2048].astype(np.float64).T for k in range(0, len(rows), 2048)]
         yield start, np.concatenate(parts, 1), lengths, lengths[start : start + step]
 
 
