@@ -60,6 +60,10 @@ Examples:
 """
 
 
+INTERRUPTED = "interrupted; the same command goes on where it stopped"
+TERMINATED = "terminated; the same command goes on where it stopped"
+
+
 class Terminated(BaseException):
     """The process was asked to end (SIGTERM)."""
 
@@ -154,9 +158,9 @@ def call(arguments: list[str]) -> int:
     except click.exceptions.Exit as stop:
         return stop.exit_code
     except (Interrupted, KeyboardInterrupt, click.Abort):
-        return _say("interrupted; the same command goes on where it stopped", 130)
+        return _say(INTERRUPTED, 130)
     except Terminated:
-        return _say("terminated; the same command goes on where it stopped", 143)
+        return _say(TERMINATED, 143)
     except ClosedPipe:
         return _closed_pipe()
     except click.exceptions.NoArgsIsHelpError as error:
@@ -173,9 +177,23 @@ def call(arguments: list[str]) -> int:
             return _no_memory(error)
         return _say(str(OutputError(f"cannot write: {error.strerror or error}")), OutputError.exit_code)
     except Exception as error:  # noqa: BLE001 - the last resort: a bug of ours, said as such
+        if (stopped := _interrupted(error)) is not None:
+            return stopped
         if _lacks_memory(error):
             return _no_memory(error)
         return _internal(error, debug)
+
+
+def _interrupted(error: BaseException) -> int | None:
+    """The exit code where what was raised is an interruption that somebody's code has wrapped, else None."""
+    below: BaseException | None = error
+    while below is not None:
+        if isinstance(below, Terminated):
+            return _say(TERMINATED, 143)
+        if isinstance(below, KeyboardInterrupt | Interrupted):
+            return _say(INTERRUPTED, 130)
+        below = below.__cause__ or below.__context__
+    return None
 
 
 def _no_memory(error: Exception) -> int:

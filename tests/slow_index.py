@@ -138,6 +138,11 @@ def _images(paths, names, folders, prepared, outputs):
         "pixels": np.stack(
             [np.asarray(v.resize((PIXELS, PIXELS), Image.Resampling.BOX)).reshape(-1) for v in views]
         ),
+        "cells": np.stack([np.asarray(v.resize((PIXELS, PIXELS), Image.Resampling.BOX)) for v in views])
+        .reshape(len(views), 4, 8, 4, 8, 3)
+        .sum((2, 4))
+        .reshape(len(views), 48)
+        .astype(np.uint16),
         "thumbnails": np.frombuffer(b"".join(thumbnails), np.uint8),
         "thumbnails_ends": np.cumsum([len(t) for t in thumbnails], dtype=np.int64),
     }

@@ -15,6 +15,7 @@ import vizkit
 from tests.slow_index import photo, photo_folder
 from vizkit.errors import UsageError
 from vizkit.scanning.distances import (
+    Coarse,
     all_nearest,
     best_purity,
     chance,
@@ -23,6 +24,7 @@ from vizkit.scanning.distances import (
     nearest_to_each,
     purity,
 )
+from vizkit.scanning.index import CELL, cell_sums
 
 
 @pytest.mark.parametrize("metric", ["l2", "cosine"])
@@ -64,24 +66,28 @@ def test_nearest_of_many_blocks_is_exact_where_rounding_hides_the_order(kind, me
     )
 
 
-@pytest.mark.parametrize("kind", ["features", "smooth bytes", "noise", "all equal"])
-def test_of_very_many_rows_none_is_missed_by_looking_at_a_part_first(kind, monkeypatch):
-    monkeypatch.setattr("vizkit.scanning.distances._MANY", 4096)
+@pytest.mark.parametrize("kind", ["smooth", "noise", "all equal", "many equal"])
+def test_of_very_many_rows_none_is_missed_by_a_coarse_look(kind):
     dice = np.random.default_rng(2)
-    if kind == "smooth bytes":
-        coarse = dice.integers(0, 256, (5000, 1, 64)).repeat(10, 1).reshape(5000, 640)
-        rows = np.clip(coarse + dice.integers(-9, 9, (5000, 640)), 0, 255).astype(np.uint8)
-    elif kind == "features":
-        rows = np.maximum(0, dice.normal(size=(5000, 700)) + dice.normal(size=(5000, 1))).astype(np.float32)
-    else:
-        rows = dice.normal(size=(5000, 640)).astype(np.float32) * (kind == "noise") + 3
-    asked = [0, 2047, 2048, 4999]
-    found = nearest_to_each(rows, rows[asked], 7, "l2", [None, *asked[1:]])
+    rows = dice.integers(0, 256, (4500, 3072), dtype=np.uint8)
+    if kind == "smooth":
+        light = dice.integers(0, 200, (4500, 4, 1, 4, 1, 1))
+        noise = dice.integers(0, 9, (4500, 4, 8, 4, 8, 3))
+        rows = (light + noise).reshape(4500, 3072).astype(np.uint8)
+    elif kind == "all equal":
+        rows[:] = 7
+    elif kind == "many equal":
+        rows = rows[dice.integers(0, 60, 4500)]
+    asked = [0, 511, 512, 4499]
+    coarse = Coarse(cell_sums(rows), cell_sums(rows[asked]), 1 / CELL)
+    found = nearest_to_each(rows, rows[asked], 7, "l2", [None, *asked[1:]], coarse)
     for k, (numbers, far) in zip(asked, found, strict=True):
         exact = distances(rows, rows[k], "l2")
-        order = [n for n in np.lexsort((np.arange(5000), exact)) if n != k or k == 0][:7]
+        order = [n for n in np.lexsort((np.arange(4500), exact)) if n != k or k == 0][:7]
         np.testing.assert_array_equal(numbers, order)
         np.testing.assert_array_equal(far, exact[order])
+        apart = distances(coarse.rows, coarse.queries[asked.index(k)], "l2") / CELL
+        assert (apart <= exact + 1e-9).all()
 
 
 def test_ties_are_ordered_by_number():

@@ -340,3 +340,27 @@ def test_best_columns_are_a_stable_sort(columns):
     count = max(1, columns - 3)
     expected = np.argsort(-values, axis=1, kind="stable")[:, :count]
     np.testing.assert_array_equal(best_columns(values, count), expected)
+
+
+def test_counts_that_are_interrupted_are_not_counted_twice(monkeypatch):
+    dice = np.random.default_rng(0)
+    running, undisturbed = (Running([3, 2], [False, False], 2) for _ in range(2))
+    found = Found(
+        values={"highest": dice.random((4, 5), np.float32), "lowest": np.zeros((4, 0), np.float32)},
+        places={"highest": np.zeros((4, 5), np.int32), "lowest": np.zeros((4, 0), np.int32)},
+        samples=[dice.normal(size=(4, 6, c)).astype(np.float32) for c in (3, 2)],
+    )
+    for one in (running, undisturbed):
+        one.update(found, np.arange(4, dtype=np.int32))
+    bincount, calls = np.bincount, iter(range(9))
+
+    def interrupted(*arguments, **options):
+        if next(calls) == 4:
+            raise KeyboardInterrupt
+        return bincount(*arguments, **options)
+
+    monkeypatch.setattr(np, "bincount", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        running.arrays()  # written now and then, and once more when a scan is interrupted
+    monkeypatch.setattr(np, "bincount", bincount)
+    np.testing.assert_array_equal(running.arrays()["histogram"], undisturbed.arrays()["histogram"])

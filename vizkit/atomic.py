@@ -78,6 +78,11 @@ def write_pieces(path: str | os.PathLike[str], pieces: Iterable[bytes], *, force
     _remove_stale(target)
 
 
+def encoded(text: str) -> bytes:
+    r"""Text as UTF-8; what is no text in a file's name becomes an escape such as `\udcff`."""
+    return text.encode("utf-8", "backslashreplace")
+
+
 def write_stdout(data: bytes) -> None:
     """Write `data` to standard output. Raises `OutputError` when it is full; a closed pipe passes through."""
     try:

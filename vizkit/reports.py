@@ -82,4 +82,4 @@ class Report:
     def save(self, path: str | os.PathLike[str], *, force: bool = False) -> None:
         """Write the page (.html, one file, nothing else needed). Raises what `atomic.write` raises."""
         pages = importlib.import_module("vizkit.site.pages")  # by name: results do not depend on drawing
-        atomic.write(path, pages.report_page(self).encode(), force=force)
+        atomic.write(path, atomic.encoded(pages.report_page(self)), force=force)

@@ -97,9 +97,9 @@ class Result:
         kind = picture_format(path)
         atomic.check(path, force=force)
         if kind == "JSON":
-            data = self.to_json().encode()
+            data = atomic.encoded(self.to_json())
         elif kind == "HTML":
-            data = self.html().encode()
+            data = atomic.encoded(self.html())
         elif kind == "GIF":
             data = self.film()
         else:
@@ -205,7 +205,7 @@ def picture_format(path: str | os.PathLike[str]) -> Format:
 
 def encode(image: "Image", kind: Format, record: Mapping[str, Any]) -> bytes:
     """`image` as the bytes of a file that carries `record` (JSON) as its origin."""
-    text = json.dumps(record, ensure_ascii=False, allow_nan=False)
+    text = atomic.encoded(json.dumps(record, ensure_ascii=False, allow_nan=False)).decode()
     buffer = io.BytesIO()
     if kind == "PNG":
         from PIL.PngImagePlugin import PngInfo

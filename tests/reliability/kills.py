@@ -5,6 +5,7 @@ undisturbed run leaves (but for journals, locks and times).
 """
 
 import json
+import os
 import random
 import shutil
 import signal
@@ -180,6 +181,10 @@ def torture(stage: Stage, out: Path, left: _Count, dice: random.Random, tally: T
     if ended.traceback:
         tally.problem("tracebacks", f"{scene.name}, resumed: {ended.err[-300:]}")
     if ended.code or not same:
+        if keep := os.environ.get("VIZKIT_KEEP"):  # where to leave what went wrong, to be looked at
+            shutil.copytree(out, Path(keep) / out.name)
+            whole = out.parent / f"{scene.name}-undisturbed0"
+            shutil.copytree(whole, Path(keep) / whole.name, dirs_exist_ok=True)
         found = fingerprint(out, without=scene.volatile)
         differ = sorted(k for k in {**found, **stage.expected} if found.get(k) != stage.expected.get(k))
         tally.problem("lost", f"{scene.name}, resumed: exit {ended.code}, {differ[:5]}: {ended.last}")
@@ -214,7 +219,10 @@ def run(trial: Trial, tally: Tally) -> None:
     inputs = {"photos": str(fine), "photo": str(trial.folder / "photo.png")}
     inputs["style"] = str(trial.folder / "style.png")
     total = trial.count(60, 200, 1000)
+    wanted = os.environ.get("VIZKIT_SCENE", "")
     for scene in SCENES:
+        if wanted not in scene.name:
+            continue
         if (stage := rehearse(scene, inputs, trial.folder, tally)) is None:
             continue
         left = _Count(max(1, round(total * scene.share)))

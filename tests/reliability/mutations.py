@@ -5,6 +5,7 @@ More of the same for what else is read: weights, indexes, trained networks.
 
 import multiprocessing
 import random
+import shutil
 import time
 from collections import Counter
 from collections.abc import Sequence
@@ -132,15 +133,75 @@ def weigh_many(given: tuple[Sequence[bytes], str, int, str]) -> tuple[Counter[st
     return ends, wrong, slow
 
 
+QUESTIONS = (
+    ["patches", "{index}", "conv2:1", "-o", "{out}"],
+    ["patches", "{index}", "relu#2", "-o", "{out}"],
+    ["neighbours", "{index}", "-o", "{out}"],
+    ["embed", "{index}", "-o", "{out}", "--method", "pca"],
+    ["summary", "{index}", "-o", "{out}.html"],
+)
+"""What is asked of a damaged index."""
+
+
+def make_small_index(folder: Path) -> Path:
+    """An index of a small net, with features."""
+    import vizkit
+    from tests.conftest import TinyNet
+    from tests.slow_index import photo_folder
+
+    photo_folder(folder / "photos", 14)
+    torch.manual_seed(0)
+    vizkit.scan(vizkit.wrap(TinyNet(), size=32), folder / "photos", folder / "index", features=["relu#2"])
+    return folder / "index"
+
+
+def ask_many(given: tuple[str, str, int]) -> tuple[Counter[str], list[str], int]:
+    """One file of an index damaged, then a question: an answer, or one line and a code that is not 1."""
+    from tests.reliability.hushed import hushed_call
+
+    whole, seed, count = given
+    torch.set_num_threads(1)
+    dice = random.Random(seed)
+    ends: Counter[str] = Counter()
+    wrong, slow = [], 0
+    place = Path(whole).parent / seed.replace(" ", "-")
+    for number in range(count):
+        index = place / f"index{number}"
+        shutil.copytree(whole, index)
+        victim = dice.choice(sorted(p for p in index.iterdir() if p.is_file()))
+        data = victim.read_bytes()
+        # most of an array is pixels: where it is described, and where numbers stand, is more telling
+        head = min(len(data), 4000) if victim.suffix == ".safetensors" and dice.random() < 0.6 else len(data)
+        if dice.random() < 0.5:
+            victim.write_bytes(mutated(data[:head], dice) + data[head:])
+        else:  # the same length: the file is whole, its numbers are wrong
+            spoilt = bytearray(data)
+            for _ in range(dice.choice((1, 8, 64))):
+                spoilt[dice.randrange(head)] = dice.randrange(256)
+            victim.write_bytes(spoilt)
+        words = [w.format(index=index, out=place / "out.png") for w in dice.choice(QUESTIONS)]
+        start = time.monotonic()
+        code, said = hushed_call(words)
+        ends[f"exit {code}"] += 1
+        if code not in (0, 2, 3, 4) or "Traceback" in said:
+            wrong.append(
+                f"mutation {number} of {seed!r}, {victim.suffix}: {words[0]} exit {code}, {said[-300:]}"
+            )
+        slow += time.monotonic() - start > 2 * LONGEST
+        shutil.rmtree(index)
+    return ends, wrong, slow
+
+
 def run(trial: Trial, tally: Tally) -> None:
-    """All three, in processes of their own: should a decoder crash, that is seen too."""
+    """All of them, in processes of their own: should a decoder crash, that is seen too."""
     pictures = starts()
     weights = [saved(state()), saved(state(), old=True), SAFETENSORS]
-    size = str(trial.folder)
+    size, index = str(trial.folder), str(make_small_index(trial.folder / "asked"))
     tasks = [
         ("pictures read", read_many, trial.count(2_000, 30_000, 100_000), CHUNK, (pictures,), ()),
         ("pictures explained", explain_many, trial.count(40, 400, 2_000), 50, (pictures,), (size,)),
         ("weights read", weigh_many, trial.count(300, 4_000, 20_000), CHUNK, (weights,), (size,)),
+        ("indexes asked", ask_many, trial.count(60, 500, 3_000), 50, (index,), ()),
     ]
     context = multiprocessing.get_context("forkserver")
     for title, work, count, chunk, before, after in tasks:

@@ -163,7 +163,7 @@ def _child(
     prepare: Prepare | None,
 ) -> None:
     os.setsid()
-    signal.signal(signal.SIGINT, signal.default_int_handler)
+    signal.signal(signal.SIGINT, signal.SIG_DFL)  # until the command sets its own
     for name, value in environ.items():
         if value is None:
             os.environ.pop(name, None)

@@ -16,7 +16,7 @@ import vizkit
 from tests.reliability.campaign import Part, Tally, Trial
 from tests.slow_index import photo
 from vizkit.scanning.finishing import write_index
-from vizkit.scanning.index import BINS, PIXELS, THUMBNAIL
+from vizkit.scanning.index import BINS, PIXELS, THUMBNAIL, cell_sums
 from vizkit.tensorfiles import Array, Piecewise
 
 LAYERS = {"early": (64, 28), "middle": (192, 14), "late": (1280, 7)}
@@ -75,6 +75,7 @@ def make_index(folder: Path, count: int) -> None:
         "top_classes": dice.integers(0, 1000, (count, 5)).astype(np.int32),
         "top_probabilities": np.full((count, 5), 0.2, np.float32),
         "pixels": Piecewise("uint8", (count, PIXELS * PIXELS * 3), pixels()),
+        "cells": Piecewise("uint16", (count, 48), map(cell_sums, pixels())),
         "thumbnails": Piecewise(
             "uint8",
             (sum(map(len, picks)),),

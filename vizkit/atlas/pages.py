@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from vizkit import atomic
 from vizkit.atlas.choosing import Place
 from vizkit.atlas.facts import Facts, LayerFacts, histogram, statistics
 from vizkit.atlas.site import Site, channel_page, class_page, layer_page
@@ -25,13 +26,13 @@ def write_pages(site: Site, facts: Facts, *, front_only: bool = False) -> Path:
         script = "".join(map(source, ("theme.js", "viewer.js", "microscope.js")))
         site.write("site.css", style.encode())
         site.write("site.js", script.encode())
-        site.write("search.js", _search(facts).encode())
+        site.write("search.js", atomic.encoded(_search(facts)))
         for layer in facts.layers:
             write_layer(site, facts, layer.place.name, layer.shown)
         _write_thumbnails(site, facts)
         for number in facts.classes:
-            site.write(class_page(number), _class(site, facts, number).encode())
-    site.write("index.html", _front(site, facts).encode())
+            site.write(class_page(number), atomic.encoded(_class(site, facts, number)))
+    site.write("index.html", atomic.encoded(_front(site, facts)))
     return site.folder / "index.html"
 
 
@@ -39,12 +40,12 @@ def write_layer(site: Site, facts: Facts, name: str, numbers: Sequence[int]) -> 
     """The page of a layer and of some of its channels; by "" those of classes."""
     if not name:
         for number in numbers:
-            site.write(class_page(number), _class(site, facts, number).encode())
+            site.write(class_page(number), atomic.encoded(_class(site, facts, number)))
         return
     layer = facts.layer(name)
-    site.write(layer_page(name), _layer(site, facts, layer).encode())
+    site.write(layer_page(name), atomic.encoded(_layer(site, facts, layer)))
     for number in numbers:
-        site.write(channel_page(name, number), _channel(site, facts, layer, number).encode())
+        site.write(channel_page(name, number), atomic.encoded(_channel(site, facts, layer, number)))
 
 
 def _page(kind: str, root: str, facts: Facts, **given: Any) -> str:

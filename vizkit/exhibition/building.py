@@ -188,7 +188,9 @@ class _Work:
             reason = "the process that made it has died (is the memory enough?)"
             record = {"key": task.key, "error": reason, "files": []}
         path = self.plan.folder / RECORDS / f"{name}.json"
-        atomic.write(path, (json.dumps(record, indent=1, ensure_ascii=False) + "\n").encode(), force=True)
+        atomic.write(
+            path, atomic.encoded(json.dumps(record, indent=1, ensure_ascii=False) + "\n"), force=True
+        )
         if record["error"]:
             self.built.failed[name] = record["error"]
         else:

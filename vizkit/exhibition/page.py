@@ -52,7 +52,7 @@ def write_page(plan: Plan, python_of: PythonOf) -> Path:
         hero=_hero(shown),
     )
     path = plan.folder / "index.html"
-    atomic.write(path, text.encode(), force=True)
+    atomic.write(path, atomic.encoded(text), force=True)
     return path
 
 

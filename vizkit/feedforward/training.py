@@ -61,33 +61,38 @@ class Fit:
         journal = Journal()
         done = self._resumed(optimiser, journal)
         saved = time.monotonic()
+        # An interruption between the first change of a step and its last entry must not be kept: going on
+        # from there would give another network.
+        whole = True
         try:
             while done < self.steps:
-                losses = self._step(optimiser, done)
+                losses = self._gradients(done)
+                whole = False
+                self._step(optimiser, done)
                 done += 1
                 if done % max(1, self.steps // 200) == 0:
                     journal.train.append((done, {k: float(v.detach()) for k, v in losses.items()}))
                 if done % max(1, self.steps // self.judged) == 0:
                     self._judge(journal, done, on_judged)
+                whole = True
                 if on_step is not None:
                     on_step(done, self.steps)
                 if time.monotonic() - saved > EVERY:
                     self._keep(optimiser, journal, done)
                     saved = time.monotonic()
         except BaseException:
-            self._keep(optimiser, journal, done)
+            if whole:
+                self._keep(optimiser, journal, done)
             raise
         save(self.path, self.kind, self.config, self.network.state_dict())
         if os.path.exists(self.state_path):
             os.unlink(self.state_path)
         return journal
 
-    def _step(self, optimiser: torch.optim.Optimizer, done: int) -> dict[str, Tensor]:
+    def _gradients(self, done: int) -> dict[str, Tensor]:
+        """The losses of the next step; the parameters have its gradients then, and are what they were."""
         # a generator a step: a resumed run draws what an uninterrupted one would
         generator = torch.Generator().manual_seed((self.seed * 1_000_003 + done) % 2**63)
-        share = done / self.steps
-        for group in optimiser.param_groups:
-            group["lr"] = self.rate * min(1.0, (done + 1) / 20) * (0.1 if share > 0.85 else 1.0)
         losses = self.loss(generator)
         if not bool(torch.isfinite(losses["total"])):
             raise ModelError(f"the loss is not finite at step {done + 1}; try a smaller --rate")
@@ -96,8 +101,13 @@ class Fit:
         for parameter, gradient in zip(parameters, gradients, strict=True):
             parameter.grad = gradient
         torch.nn.utils.clip_grad_norm_(parameters, 10.0)
-        optimiser.step()
         return losses
+
+    def _step(self, optimiser: torch.optim.Optimizer, done: int) -> None:
+        share = done / self.steps
+        for group in optimiser.param_groups:
+            group["lr"] = self.rate * min(1.0, (done + 1) / 20) * (0.1 if share > 0.85 else 1.0)
+        optimiser.step()
 
     def _judge(self, journal: Journal, done: int, on_judged: Callable[[int], None] | None) -> None:
         with torch.no_grad():

@@ -13,6 +13,7 @@ from vizkit.registry import Images, Index, Model, OnStep, method
 from vizkit.results import Provenance
 from vizkit.scanning.adhoc import opened
 from vizkit.scanning.distances import (
+    Coarse,
     Metric,
     best_purity,
     chance,
@@ -21,6 +22,7 @@ from vizkit.scanning.distances import (
     purity,
     spread,
 )
+from vizkit.scanning.index import CELL, cell_sums
 from vizkit.scanning.index import Index as OpenIndex
 from vizkit.scanning.photographs import Photographs
 from vizkit.scanning.queries import Query, features_of, query_of, vector_of
@@ -88,10 +90,11 @@ def neighbours(
         asked = [] if given else spread(range(found.count), max(16, COMPARISONS // found.count))
         vectors = np.stack([vector_of(query, name, features, network) for query in queries])
         near, purer = _answers(features, vectors, asked, skip, count, metric)
+        alike: list[tuple[Array, Array]] = []
+        alike_purer: list[Array] = []
         small = np.stack([query.pixels for query in queries])
-        alike, alike_purer = (
-            _answers(found.pixels, small, asked, skip, count, "l2") if pixels or asked else ([], [])
-        )
+        if pixels or asked:
+            alike, alike_purer = _answers(found.pixels, small, asked, skip, count, "l2", found.cells)
         for k, query in enumerate(queries):
             numbers, far = near[k]
             strips.append(_strip(found, shown, query, numbers, far, f"features of {name}"))
@@ -113,12 +116,19 @@ def _some(index: OpenIndex) -> list[int]:
 
 
 def _answers(
-    rows: Array, queries: Array, asked: Sequence[int], skip: Sequence[int | None], count: int, metric: Metric
+    rows: Array,
+    queries: Array,
+    asked: Sequence[int],
+    skip: Sequence[int | None],
+    count: int,
+    metric: Metric,
+    cells: Array | None = None,
 ) -> tuple[list[tuple[Array, Array]], list[Array]]:
     """What is nearest to the queries, and the numbers of what is nearest to the rows `asked`, in one pass."""
     most = max(count, PURITY_COUNT) if asked else count
     vectors = np.concatenate([queries, rows[list(asked)]]) if asked else queries
-    found = nearest_to_each(rows, vectors, most, metric, [*skip, *asked])
+    coarse = Coarse(cells, cell_sums(vectors), 1 / CELL) if cells is not None else None
+    found = nearest_to_each(rows, vectors, most, metric, [*skip, *asked], coarse)
     near = [(numbers[:count], far[:count]) for numbers, far in found[: len(queries)]]
     return near, [numbers[:PURITY_COUNT] for numbers, _ in found[len(queries) :]]
 

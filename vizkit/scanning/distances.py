@@ -1,10 +1,12 @@
 """Nearest pictures and duplicates: exact distances in blocks, so that memory stays flat."""
 
 from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from typing import Literal
 
 import numpy as np
 
+from vizkit.errors import UsageError
 from vizkit.scanning.index import Index
 from vizkit.tensorfiles import Array
 
@@ -12,12 +14,19 @@ Metric = Literal["l2", "cosine"]
 
 _BLOCK = 512
 """Rows at a time, which a processor's own memory holds."""
-_MANY = 16_384
-"""Rows from which on it pays to look at a part of the columns first."""
-_RUN, _RUNS = 64, 5
-"""That part: about so many runs of so many columns."""
+_MANY = 8 * _BLOCK
+"""Rows from which on a coarse look pays."""
 _CELLS = 1 << 25
 """Numbers of a table of distances that are held at a time."""
+
+
+@dataclass(frozen=True)
+class Coarse:
+    """Rows (N, c) and queries (Q, c) whose distance, times `scale`, is never larger than the real one."""
+
+    rows: Array
+    queries: Array
+    scale: float
 
 
 def distances(rows: Array, query: Array, metric: Metric) -> Array:
@@ -40,22 +49,20 @@ def nearest(
 
 
 def nearest_to_each(
-    rows: Array, queries: Array, count: int, metric: Metric, skip: Sequence[int | None]
+    rows: Array,
+    queries: Array,
+    count: int,
+    metric: Metric,
+    skip: Sequence[int | None],
+    coarse: Coarse | None = None,
 ) -> list[tuple[Array, Array]]:
     """`nearest` for every row of `queries` (Q, C), in one pass over the rows; skip: numbers or None.
 
-    Of many rows some of the columns are looked at first: what is too far in them is too far. Products of
-    matrices in float32 pick the candidates, with room for what rounding can do to them, and distances in
-    float64 judge those: the answer is exact.
+    Products of matrices in float32 pick the candidates, with room for what rounding can do to them, and
+    distances in float64 judge those: the answer is exact. `coarse` (for l2) saves the look at most rows.
     """
     searches = [_Search(count + (left is not None)) for left in skip]
     targets, limits = queries.astype(np.float32), np.full(len(queries), np.inf)
-    part = None
-    if metric == "l2" and len(rows) >= _MANY and rows.shape[1] >= 2 * _RUN * _RUNS:
-        part = _part(targets)
-        some = rows[:: len(rows) // 2048]
-        rough, error = _rough(some.astype(np.float32), targets, metric)
-        limits = np.partition(rough, count, axis=1)[:, count] + 2 * error
 
     def look(block: Array, numbers: Array) -> None:
         rough, error = _rough(block.astype(np.float32, copy=False), targets, metric)
@@ -64,39 +71,45 @@ def nearest_to_each(
             now = searches[k].add(numbers[close[k]], rough[k, close[k]], float(error[k]))
             limits[k] = min(limits[k], now)
 
-    kept: list[Array] = []
-    for start in range(0, len(rows), _BLOCK):
-        block = rows[start : start + _BLOCK]
-        if part is None:
+    if coarse is None or len(rows) < _MANY:
+        for start in range(0, len(rows), _BLOCK):
+            block = rows[start : start + _BLOCK]
             look(block, np.arange(start, start + len(block)))
-            continue
-        least, error = _rough(_part(block).astype(np.float32), part, metric)
-        kept.append(np.flatnonzero((least <= (limits + error)[:, None]).any(0)) + start)
-        if sum(map(len, kept)) >= _BLOCK:
-            look(rows[np.concatenate(kept)], np.concatenate(kept))
-            kept.clear()
-    if kept:
-        look(rows[np.concatenate(kept)], np.concatenate(kept))
+    else:
+        some = rows[:: len(rows) // _BLOCK]
+        rough, error = _rough(some.astype(np.float32), targets, metric)
+        limits[:] = np.partition(rough, count, axis=1)[:, count] + 2 * error
+        for numbers in _hopeful(coarse, limits):
+            look(rows[numbers], numbers)
     return [
         search.judged(rows, query, count, metric, left)
         for search, query, left in zip(searches, queries, skip, strict=True)
     ]
 
 
-def _part(rows: Array) -> Array:
-    """Some of the columns, in runs, as memory is read: distances in them are no larger than in all."""
-    runs = rows.shape[1] // _RUN
-    cells = rows[:, : runs * _RUN].reshape(len(rows), runs, _RUN)
-    return cells[:, :: runs // _RUNS].reshape(len(rows), -1)
+def _hopeful(coarse: Coarse, limits: Array) -> Iterator[Array]:
+    """Numbers of rows that the coarse distances do not rule out, some at a time; `limits` may fall."""
+    kept: list[Array] = []
+    targets = coarse.queries.astype(np.float32) * np.float32(coarse.scale)
+    for start in range(0, len(coarse.rows), 8 * _BLOCK):
+        block = coarse.rows[start : start + 8 * _BLOCK].astype(np.float32) * np.float32(coarse.scale)
+        least, error = _rough(block, targets, "l2")
+        kept.append(np.flatnonzero((least <= (limits + error)[:, None]).any(0)) + start)
+        while sum(map(len, kept)) >= _BLOCK:
+            whole = np.concatenate(kept)
+            yield whole[:_BLOCK]
+            kept = [whole[_BLOCK:]]
+    if kept and len(whole := np.concatenate(kept)):
+        yield whole
 
 
 def _rough(block: Array, targets: Array, metric: Metric) -> tuple[Array, Array]:
     """(queries, rows) distances by products in float32 (l2: squared); (queries,) how wrong they may be."""
     precision = (block.shape[1] + 8) * float(np.finfo(np.float32).eps)
-    if not len(block):
-        return np.zeros((len(targets), 0)), np.zeros(len(targets))
     lengths, sizes = (np.einsum("ij,ij->i", x, x).astype(np.float64) for x in (block, targets))
     products = (block @ targets.T).astype(np.float64).T
+    if not np.isfinite(lengths).all():
+        raise UsageError("the index is damaged: features that are no numbers; scan the folder again")
     if metric == "l2":
         rough = lengths - 2 * products + sizes[:, None]
         largest = float(lengths.max())

@@ -12,11 +12,12 @@ journal/       what the scan needs to go on; no reader needs it
 Nothing is loaded before it is asked for: arrays are mapped, so memory stays flat whatever the index's size.
 """
 
+import contextlib
 import functools
 import json
 import math
 import os
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -31,6 +32,7 @@ from vizkit.errors import ModelError, UsageError, did_you_mean
 from vizkit.fingerprint import Fingerprint, restored
 from vizkit.folders import missing_file
 from vizkit.results import Box
+from vizkit.scanning.soundness import UnsoundError, check_about, check_features, check_images, check_layer
 from vizkit.zoo import VisionModel, as_model, load_model
 from vizkit.zoo.preparing import Preprocessing
 
@@ -95,6 +97,8 @@ class Index:
     def __init__(self, path: Any) -> None:
         self.path = Path(path)
         self.about = _read_about(self.path)
+        with self._sound():
+            check_about(self.about)
         self.count = int(self.about["images"])
         self.request = str(self.about["request"])
         self.layers = tuple(LayerEntry(**entry) for entry in self.about["layers"])
@@ -117,7 +121,17 @@ class Index:
 
     @cached_property
     def _images(self) -> dict[str, Array]:
-        return self.arrays("images")
+        found = self.arrays("images")
+        with self._sound():
+            check_images(found, self.count, len(self.classes))
+        return found
+
+    @contextlib.contextmanager
+    def _sound(self) -> Iterator[None]:
+        try:
+            yield
+        except UnsoundError as error:
+            raise UsageError(f"{str(self.path)!r} is damaged: {error}; scan the folder again") from error
 
     @property
     def folder(self) -> Array:
@@ -148,6 +162,11 @@ class Index:
     def pixels(self) -> Array:
         """(N, 3072) uint8: what the network sees of each picture at 32 x 32 px, RGB."""
         return self._images["pixels"]
+
+    @property
+    def cells(self) -> Array | None:
+        """(N, 48) uint16: `cell_sums` of the same; None in an index that was made without."""
+        return self._images.get("cells")
 
     def name(self, image: int) -> str:
         """The picture's path inside the scanned folder, with `/` between folders."""
@@ -225,6 +244,8 @@ class Index:
     def rows(self, name: str) -> LayerRows:
         """What is known of a layer's channels. Raises `UsageError` for a layer that was not scanned."""
         entry = self.find_layer(name)
+        with self._sound():
+            check_layer(entry, self._layers, self.count, BINS)
         parts = {
             key: self._layers.get(f"{entry.name}/{key}")
             for key in LayerRows.__dataclass_fields__
@@ -238,7 +259,10 @@ class Index:
         Raises `UsageError` where they are not in the index.
         """
         entry = self.feature_layer(name)
-        return self.arrays("features")[entry.name]
+        found = self.arrays("features")
+        with self._sound():
+            check_features(entry.name, entry.channels, found, self.count)
+        return found[entry.name]
 
     def feature_layer(self, name: str | None = None) -> LayerEntry:
         """The layer whose features `features(name)` gives."""
@@ -312,7 +336,7 @@ class Index:
 def _read_about(path: Path) -> dict[str, Any]:
     file = path / "index.json"
     try:
-        about = json.loads(file.read_bytes())
+        about = json.loads(file.read_bytes().decode("utf-8", "surrogateescape"))  # as names of files are
         version = about["index"]
     except OSError as error:
         if not path.is_dir():
@@ -331,6 +355,23 @@ def _read_about(path: Path) -> dict[str, Any]:
             f"{str(path)!r} is an index of version {version}, this vizkit reads {VERSION}; scan again"
         )
     return about  # type: ignore[no-any-return]
+
+
+# --- small pictures ---
+
+CELL = 8
+"""Side of a cell of the small pictures, in their pixels."""
+
+
+def cell_sums(pixels: Array) -> Array:
+    """(n, 48) uint16: the sums over 8 x 8 cells of small pictures (n, 3072) uint8, a channel each.
+
+    The distance between two of them, divided by 8, is never larger than the distance between the pictures
+    (the inequality of Cauchy and Schwarz in every cell).
+    """
+    side = PIXELS // CELL
+    cells = pixels.reshape(len(pixels), side, CELL, side, CELL, 3)
+    return cells.sum((2, 4), dtype=np.uint16).reshape(len(pixels), -1)
 
 
 # --- histograms ---

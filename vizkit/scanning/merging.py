@@ -11,7 +11,7 @@ from vizkit import tensorfiles
 from vizkit.errors import UsageError
 from vizkit.scanning.blocks import FIXED, Kept
 from vizkit.scanning.finishing import joined_names, write_index
-from vizkit.scanning.index import Index
+from vizkit.scanning.index import Index, cell_sums
 from vizkit.scanning.planning import Block
 from vizkit.scanning.running import Running
 from vizkit.tensorfiles import Array, Piecewise
@@ -126,6 +126,9 @@ def merge(
         "thumbnails": thumbnails,
         "thumbnails_ends": thumbnail_ends,
     }
+    small = order.array("images/pixels")
+    shape = (len(order), *cell_sums(np.zeros((1, *small.shape[1:]), np.uint8)).shape[1:])
+    images["cells"] = Piecewise("uint16", shape, map(cell_sums, small.pieces))
     features = {e["name"]: order.array(f"features/{e['name']}") for e in layers if e["features"]}
     whole = {
         **about,

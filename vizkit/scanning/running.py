@@ -121,24 +121,31 @@ class Running:
         self.squares = np.zeros(self.total)
         self.positive = np.zeros(self.total, np.int64)
         self.counted = np.zeros(len(self.widths), np.int64)
-        self._histogram = np.zeros((self.total, BINS), np.int32)
-        self._pending: list[list[Array]] = [[] for _ in self.widths]
+        # the counts, and what is still to be counted: one attribute, so that an interruption finds both old
+        # or both new, and nothing is counted twice by who keeps the state after it
+        self._counts = np.zeros((self.total, BINS), np.int32), self._nothing()
 
     @property
     def histogram(self) -> Array:
         """(C, bins) int32 counts."""
         self._flush()
-        return self._histogram
+        return self._counts[0]
+
+    def _nothing(self) -> list[list[Array]]:
+        return [[] for _ in self.widths]
 
     def _flush(self) -> None:
-        start = 0
-        for width, waiting in zip(self.widths, self._pending, strict=True):
+        counts, pending = self._counts
+        if not any(pending):
+            return
+        counts, start = counts.copy(), 0
+        for width, waiting in zip(self.widths, pending, strict=True):
             if waiting:
                 # A channel at a time: its counts stay in the processor's cache.
                 for channel, bins in enumerate(np.ascontiguousarray(np.concatenate(waiting).T), start):
-                    self._histogram[channel] += np.bincount(bins, minlength=BINS).astype(np.int32)
-                waiting.clear()
+                    counts[channel] += np.bincount(bins, minlength=BINS).astype(np.int32)
             start += width
+        self._counts = counts, self._nothing()
 
     def update(self, found: Found, numbers: Array) -> None:
         """Take in one batch; `numbers` (n,) of its pictures, rising and larger than all before."""
@@ -157,8 +164,9 @@ class Running:
         self.squares[part] += np.einsum("nc,nc->c", exact, exact)
         self.positive[part] += (rows > 0).sum(0)
         self.counted[layer] += len(rows)
-        self._pending[layer].append(bin_of(rows).astype(np.int16))
-        if len(self._pending[-1]) >= _PENDING:
+        pending = self._counts[1]
+        pending[layer].append(bin_of(rows).astype(np.int16))
+        if len(pending[-1]) >= _PENDING:
             self._flush()
 
     def arrays(self) -> dict[str, Array]:

@@ -9,7 +9,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from vizkit.errors import UsageError, VizkitError
+from vizkit.errors import UsageError, VizkitError, one_line
 from vizkit.folders import missing_file, walk_images
 from vizkit.images import read_image, to_tensor
 from vizkit.training import archives
@@ -121,7 +121,9 @@ def _classes(
     root: Path, known: Sequence[str] | None, size: int | None, on_step: OnStep
 ) -> tuple[Pictures, tuple[str, ...]]:
     """The pictures of a folder whose folders are classes."""
-    found = [(path, relative.parts[0]) for path, relative in walk_images(root) if len(relative.parts) > 1]
+    found = [
+        (path, one_line(relative.parts[0])) for path, relative in walk_images(root) if len(relative.parts) > 1
+    ]
     classes = tuple(known) if known is not None else tuple(sorted({name for _, name in found}))
     if len(classes) < 2:
         raise UsageError(
