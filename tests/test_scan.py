@@ -14,8 +14,8 @@ from PIL import Image
 from torch import nn
 
 import vizkit
-from tests.benchmarks.scan_kills import fingerprint, killed
-from tests.benchmarks.scan_kills import finished as run_to_the_end
+from tests.reliability.processes import Running, finish
+from tests.reliability.processes import fingerprint as hashes
 from tests.slow_index import photo, photo_folder, slow_index
 from vizkit.cli.main import call
 from vizkit.errors import ModelError, UsageError
@@ -23,6 +23,11 @@ from vizkit.scanning.index import LayerRows
 from vizkit.scanning.scanner import merge_index, scan
 
 LAYERS = ["relu#1", "conv2", "relu#2", "fc"]
+
+
+def fingerprint(index):
+    """The hash of every file of an index but its journal."""
+    return hashes(index, without=("journal/",))
 
 
 @pytest.fixture
@@ -409,14 +414,20 @@ def test_wrong_requests_get_one_line(photos, tmp_path, capsys, arguments, text):
 def test_a_killed_scan_leaves_nothing_wrong(tmp_path):
     photos = photo_folder(tmp_path / "photos", 40)
     options = ["--layers", "_bn0,_blocks.5._bn0", "--top", "4"]
-    assert run_to_the_end(photos, tmp_path / "whole", *options)[0] == 0
+    whole = finish(["scan", str(photos), "-o", str(tmp_path / "whole"), *options])
+    assert whole.code == 0
     for number, expected in ((signal.SIGKILL, -9), (signal.SIGINT, 130)):
         out = tmp_path / f"index{int(number)}"
-        # about when the first pictures are through; had it ended before, nothing were shown
-        ended = killed(photos, out, number, 2.2, *options)
-        assert ended in (expected, None)
-        code, said = run_to_the_end(photos, out, *options)
-        assert (code, "Traceback" in said) == (0, False)
+        words = ["scan", str(photos), "-o", str(out), *options]
+        running = Running(words)
+        ended = running.wait(whole.seconds / 2)
+        if ended is None:
+            running.kill(number)
+            ended = running.wait()
+        assert ended is not None
+        assert ended.code in (expected, 0)
+        after = finish(words)
+        assert (after.code, after.traceback) == (0, False)
         assert fingerprint(out) == fingerprint(tmp_path / "whole")
 
 
@@ -424,7 +435,7 @@ def test_a_killed_scan_leaves_nothing_wrong(tmp_path):
 def test_torchrun_splits_the_work_and_merges(tmp_path):
     photos = photo_folder(tmp_path / "photos", 130)  # three blocks
     options = ["--layers", "_bn0", "--top", "4"]
-    assert run_to_the_end(photos, tmp_path / "one", *options)[0] == 0
+    assert finish(["scan", str(photos), "-o", str(tmp_path / "one"), *options]).code == 0
     torchrun = [
         sys.executable,
         "-m",

@@ -56,6 +56,22 @@ def missing_file(path: str | os.PathLike[str]) -> UsageError:
     return UsageError(_missing(os.fspath(path)))
 
 
+def read_small(path: str | os.PathLike[str], limit: int = 1 << 26) -> bytes:
+    """The bytes of a file that has no reason to be larger than `limit`.
+
+    Raises `OSError`, also for a larger one, and for what is no file (opening a pipe would wait for ever).
+    """
+    with open(
+        path, "rb", opener=lambda name, flags: os.open(name, flags | getattr(os, "O_NONBLOCK", 0))
+    ) as file:
+        if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
+            raise OSError(errno.EINVAL, "it is no file", os.fspath(path))
+        data = file.read(limit + 1)
+    if len(data) > limit:
+        raise OSError(errno.EFBIG, f"it is larger than {limit:,} bytes", os.fspath(path))
+    return data
+
+
 def require_there(path: str) -> None:
     """Raise what `unopened` gives where nothing is at `path`."""
     try:

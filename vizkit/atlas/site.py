@@ -11,7 +11,7 @@ from PIL import Image
 from vizkit import atomic
 from vizkit.atlas.choosing import slug
 from vizkit.errors import UsageError
-from vizkit.folders import refuse_foreign
+from vizkit.folders import read_small, refuse_foreign
 
 ABOUT = "microscope.json"
 
@@ -29,10 +29,11 @@ class Site:
         text = json.dumps(dict(settings), indent=1, sort_keys=True)
         if path.is_file() and not force:
             try:
-                found = json.loads(path.read_bytes())
+                found = json.loads(read_small(path))
             except ValueError:
                 found = {}
-            other = [k for k in settings if found.get(k) != settings[k]]
+            known = found if isinstance(found, dict) else {}
+            other = [k for k in settings if known.get(k) != settings[k]]
             if other:
                 told = ", ".join(other)
                 raise UsageError(

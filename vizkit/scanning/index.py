@@ -30,7 +30,7 @@ from PIL import Image
 from vizkit import tensorfiles
 from vizkit.errors import ModelError, UsageError, did_you_mean
 from vizkit.fingerprint import Fingerprint, restored
-from vizkit.folders import missing_file
+from vizkit.folders import missing_file, read_small
 from vizkit.results import Box
 from vizkit.scanning.soundness import UnsoundError, check_about, check_features, check_images, check_layer
 from vizkit.zoo import VisionModel, as_model, load_model
@@ -41,6 +41,8 @@ THUMBNAIL = 96
 """Side of a thumbnail in pixels."""
 PIXELS = 32
 """Side of the small pictures whose pixels are compared."""
+_LARGEST = 1 << 29
+"""Bytes of `index.json`, which names the pictures that could not be read."""
 SOURCE = "journal/source.json"
 """Where the scanned folder was; it may differ between equal indexes."""
 
@@ -213,7 +215,7 @@ class Index:
     def source(self) -> Path | None:
         """The folder that was scanned."""
         try:
-            found = json.loads((self.path / SOURCE).read_bytes())["folder"]
+            found = json.loads(read_small(self.path / SOURCE))["folder"]
         except (OSError, ValueError, KeyError, TypeError):
             return None
         return Path(found)
@@ -336,7 +338,9 @@ class Index:
 def _read_about(path: Path) -> dict[str, Any]:
     file = path / "index.json"
     try:
-        about = json.loads(file.read_bytes().decode("utf-8", "surrogateescape"))  # as names of files are
+        about = json.loads(
+            read_small(file, _LARGEST).decode("utf-8", "surrogateescape")
+        )  # as names of files are
         version = about["index"]
     except OSError as error:
         if not path.is_dir():

@@ -20,6 +20,7 @@ from typing import IO, Any
 
 from vizkit import __version__, atomic
 from vizkit.errors import OutputError, UsageError
+from vizkit.folders import read_small
 from vizkit.scanning.blocks import Kept, describe, read_block
 from vizkit.scanning.finishing import hash_of
 from vizkit.scanning.index import SOURCE
@@ -149,7 +150,7 @@ def read_plan(index: Path) -> Told | None:
 def _read(path: Path) -> dict[str, Any]:
     """A small JSON file; empty where there is none or a damaged one."""
     try:
-        told = json.loads(path.read_bytes().decode("utf-8", "surrogateescape"))
+        told = json.loads(read_small(path, 1 << 30).decode("utf-8", "surrogateescape"))
     except (OSError, ValueError, RecursionError):
         return {}
     return told if isinstance(told, dict) else {}

@@ -18,7 +18,7 @@ from torch import Tensor
 from vizkit import atomic
 from vizkit.diagnosis.babysitter import Babysitter
 from vizkit.errors import UsageError
-from vizkit.folders import refuse_foreign
+from vizkit.folders import read_small, refuse_foreign
 from vizkit.training.beginning import Beginning, begin, teacher_of, usual_size
 from vizkit.training.callbacks import EarlyStopping, Plateau, Snapshots, TensorBoard
 from vizkit.training.crew import Crew, join_crew
@@ -284,11 +284,11 @@ def _finished(folder: Path, recipe: Recipe, data: DataSet) -> Trained | None:
 
     Raises `UsageError` where the model is not the one that the run left.
     """
-    found = json.loads((folder / RECORD).read_text(encoding="utf-8"))
+    found = json.loads(read_small(folder / RECORD))
     if "model_sha256" not in found:
         return None
     try:
-        lines = json.loads((folder / LINES).read_text(encoding="utf-8"))
+        lines = json.loads(read_small(folder / LINES, 1 << 30))
         with open(folder / MODEL, "rb") as file:
             digest = hashlib.file_digest(file, "sha256").hexdigest()
         history = History(lines["epochs"], lines["losses"])
@@ -305,7 +305,7 @@ def _claim(folder: Path, said: Mapping[str, Any]) -> None:
     record = folder / RECORD
     if record.exists():
         try:
-            found = json.loads(record.read_text(encoding="utf-8"))
+            found = json.loads(read_small(record))
         except (OSError, ValueError):
             raise UsageError(f"{str(record)!r} cannot be read; train into another folder") from None
         if {k: found.get(k) for k in said} != json.loads(json.dumps(said)):

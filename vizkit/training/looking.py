@@ -132,8 +132,8 @@ def _place(relative: Path) -> tuple[str, str]:
     folders = relative.parts[:-1]
     if folders and folders[0].lower() in (*TRAIN, *TEST):
         part = "test" if folders[0].lower() in TEST else "train"
-        return part, folders[1] if len(folders) > 1 else ""
-    return "train", folders[0] if folders else ""
+        return part, one_line(folders[1]) if len(folders) > 1 else ""
+    return "train", one_line(folders[0]) if folders else ""
 
 
 def _in_memory(data: DataSet) -> Looked:

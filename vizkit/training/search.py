@@ -14,7 +14,7 @@ import numpy as np
 
 from vizkit import atomic, plots
 from vizkit.errors import ModelError, UsageError
-from vizkit.folders import refuse_foreign
+from vizkit.folders import read_small, refuse_foreign
 from vizkit.plots import Look
 from vizkit.reports import Report, Rows, Section
 from vizkit.training.beginning import begin
@@ -226,7 +226,7 @@ class _Journal:
 
     def _read(self) -> None:
         try:
-            found = json.loads(self.path.read_text(encoding="utf-8"))
+            found = json.loads(read_small(self.path))
             results = {int(k): {int(e): float(a) for e, a in v.items()} for k, v in found["results"].items()}
         except (OSError, ValueError, KeyError, AttributeError):
             raise UsageError(f"{str(self.path)!r} cannot be read; search into another folder") from None

@@ -11,6 +11,7 @@ from PIL import Image as PILImage
 from torch import Tensor, nn
 
 from vizkit.errors import UsageError, did_you_mean
+from vizkit.folders import read_small
 from vizkit.sessions import seeded
 from vizkit.zoo import embedded, small_nets, timm_models, trained
 from vizkit.zoo.checkpoints import load_weights
@@ -199,7 +200,7 @@ def _labels(labels: Sequence[str] | str | os.PathLike[str] | None, count: int) -
 
 def _read_labels(path: Path) -> tuple[str, ...]:
     try:
-        lines = path.read_text(encoding="utf-8-sig").rstrip().split("\n")
+        lines = read_small(path).decode("utf-8-sig").rstrip().split("\n")
         return tuple(line.strip() for line in lines)
     except OSError as error:
         raise UsageError(f"cannot read the labels {str(path)!r}: {error.strerror}") from error
