@@ -1,5 +1,6 @@
 """`vizkit gallery`: every technique with its pictures, as a page."""
 
+from pathlib import Path
 from typing import Any
 
 import click
@@ -30,14 +31,17 @@ def _build(
     only: tuple[str, ...],
     quick: bool,
     processes: int | None,
+    measured: str | None,
     quiet: bool,
     **_: Any,
 ) -> None:
     from vizkit.cli.calls import python_call
     from vizkit.cli.main import call
     from vizkit.exhibition.building import build, plan_build
+    from vizkit.exhibition.measured import read_measured
     from vizkit.exhibition.page import write_page
 
+    tables = read_measured(Path(measured)) if measured else []
     plan = plan_build(out, images=images, quick=quick, only=only)
     with bar("gallery", shown=not quiet) as show:
         try:
@@ -45,7 +49,7 @@ def _build(
                 plan, call, processes=processes, on_step=lambda done, total, _name: show(done, total)
             )
         finally:
-            page = write_page(plan, python_call)
+            page = write_page(plan, python_call, tables)
     if not quiet:
         click.echo(f"{one_line(str(page))}: {len(built.made)} made, {len(built.kept)} kept")
     if built.failed:
@@ -77,6 +81,12 @@ command = click.Command(
             command="gallery",
             type=click.IntRange(1, 256),
             help="Pictures at a time. [default: one a core]",
+        ),
+        options.option(
+            "--measured",
+            command="gallery",
+            metavar="FOLDER",
+            help="Close the page with the tables of reliability.json and benchmarks.json in there.",
         ),
         *options.talk_options("gallery"),
     ],

@@ -6,4 +6,5 @@ from pathlib import Path
 from vizkit.cli.main import run
 
 if __name__ == "__main__":  # other processes read this file too
-    run(["gallery", "--out", str(Path(__file__).parent / "site"), *sys.argv[1:]])
+    here = Path(__file__).parent
+    run(["gallery", "--out", str(here / "site"), "--measured", str(here / "measured"), *sys.argv[1:]])

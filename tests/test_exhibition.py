@@ -28,6 +28,7 @@ from vizkit.errors import UsageError
 from vizkit.exhibition import building, entries, keys, samples
 from vizkit.exhibition.building import build, command_of, is_fresh, plan_build
 from vizkit.exhibition.formulas import formula_svg
+from vizkit.exhibition.measured import read_measured
 from vizkit.exhibition.page import write_page
 from vizkit.registry import all_methods
 from vizkit.signatures import method_names, read_signature
@@ -130,13 +131,26 @@ def test_a_raster_covers_the_picture():
     assert all(b[2] - b[0] == b[3] - b[1] == 200 for b in boxes)
 
 
+def measured_in(folder):
+    """Tables as the campaign and the comparisons write them."""
+    part = {"what": "kinds of <files>", "inputs": 1200, "faults": 3, "lost": 0, "torn": 0, "tracebacks": 0}
+    part |= {"hangs": 0, "resumed": 3, "identical": 3}
+    record = {"size": "ci", "machine": "a machine", "parts": {"pictures": part, "kills": part}}
+    row = {"job": "saliency", "model": "resnet18", "limit": "forward", "milliseconds": 9.5, "ours": 1.01}
+    row |= {"peers": {"Captum": 1.02}, "exact": "1e-07", "goal": 1.05, "against": "", "device": "cpu"}
+    row |= {"met": True, "reached": 1.01}
+    (folder / "reliability.json").write_text(json.dumps(record))
+    (folder / "benchmarks.json").write_text(json.dumps({"machine": "a machine", "rows": [row]}))
+    return read_measured(folder)
+
+
 @pytest.fixture(scope="module")
 def built(tmp_path_factory):
     """A whole gallery of pretended pictures."""
     folder = tmp_path_factory.mktemp("gallery")
     plan = plan_build(folder)
     made = build(plan, pretend, processes=2)
-    write_page(plan, python_call)
+    write_page(plan, python_call, measured_in(tmp_path_factory.mktemp("measured")))
     return folder, made
 
 
@@ -428,3 +442,17 @@ def test_it_can_be_read_without_scripts(browser, built):
         assert browser.find_element("css selector", "#deepdream .after").is_displayed()
     finally:
         browser.execute_cdp_cmd("Emulation.setScriptExecutionDisabled", {"value": False})
+
+
+def test_what_was_measured_closes_the_page(built, tmp_path):
+    tables = measured_in(tmp_path)
+    assert [t.name for t in tables] == ["reliability", "benchmarks"]
+    assert tables[0].rows[-1][:4] == ("all", "", "2,400", "6")
+    assert all(len(r) == len(t.head) for t in tables for r in t.rows)
+    page = (built[0] / "index.html").read_text()
+    assert "kinds of &lt;files&gt;" in page
+    assert "Captum 1.02" in page
+    (tmp_path / "reliability.json").write_text("[1]")
+    with pytest.raises(UsageError, match="make it again"):
+        read_measured(tmp_path)
+    assert call(["gallery", "-o", str(tmp_path / "site"), "--measured", str(tmp_path)]) == 2

@@ -1,4 +1,4 @@
-"""What strangers may hand to vizkit: names, paths, sizes, damaged indexes; the least versions it builds on."""
+"""What strangers may hand to vizkit: names, paths, sizes, damaged indexes; and the versions below it."""
 
 import json
 import os

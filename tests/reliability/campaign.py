@@ -48,7 +48,8 @@ class Tally:
 class Trial:
     """What a part gets: its size, dice of its own, an empty folder, how many processes it may use.
 
-    until: when it has to come to an end (by `time.monotonic`), with the counts that it has reached.
+    shared: a folder for what several parts use. until: when it has to come to an end (by `time.monotonic`),
+    with the counts that it has reached.
     """
 
     size: str
@@ -56,6 +57,7 @@ class Trial:
     folder: Path
     processes: int
     until: float
+    shared: Path
 
     def count(self, ci: int, nightly: int, release: int) -> int:
         """The number for this size."""
@@ -87,10 +89,11 @@ def campaign(parts: Sequence[Part], size: str, seed: int, processes: int, minute
     record: dict[str, Any] = {"size": size, "seed": seed, "machine": machine(), "parts": {}}
     began = time.monotonic()
     until = began + 60 * minutes
+    shared = Path(tempfile.mkdtemp(prefix="vizkit-reliability-"))
     for part in parts:
         tally = Tally()
         folder = Path(tempfile.mkdtemp(prefix="vizkit-reliability-"))
-        trial = Trial(size, random.Random(f"{seed} {part.name}"), folder, processes, until)
+        trial = Trial(size, random.Random(f"{seed} {part.name}"), folder, processes, until, shared)
         start = time.monotonic()
         try:
             part.run(trial, tally)
@@ -107,6 +110,7 @@ def campaign(parts: Sequence[Part], size: str, seed: int, processes: int, minute
             print(f"    {note}", flush=True)
         for problem in tally.problems[:20]:
             print(f"    PROBLEM {problem}", flush=True)
+    shutil.rmtree(shared, ignore_errors=True)
     record["seconds"] = round(time.monotonic() - began, 1)
     return record
 

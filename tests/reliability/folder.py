@@ -59,7 +59,7 @@ class Watch(threading.Thread):
 
 def run(trial: Trial, tally: Tally) -> None:
     """A scan of the clean folder and of the one with bad files; then saliency maps of a smaller one."""
-    count = trial.count(300, 3_000, 10_000)
+    count = trial.count(200, 3_000, 10_000)
     times: dict[str, float] = {}
     for bad in (False, True):
         folder = trial.folder / ("bad" if bad else "clean")

@@ -6,6 +6,7 @@ interpreter instead, as a user does.
 """
 
 import contextlib
+import faulthandler
 import functools
 import hashlib
 import multiprocessing
@@ -202,5 +203,6 @@ def limit_memory(megabytes: float) -> None:
     """Allow this process so much more address space than it has now."""
     with open("/proc/self/statm", encoding="ascii") as file:
         have = int(file.read().split()[0]) * resource.getpagesize()
+    faulthandler.enable()  # should native code crash for want of memory, it says where
     limit = have + int(megabytes * 2**20)
     resource.setrlimit(resource.RLIMIT_AS, (limit, limit))

@@ -141,7 +141,7 @@ def questions(index: Path) -> dict[str, Callable[[], Image.Image | str]]:
 def run(trial: Trial, tally: Tally) -> None:
     """Each question three times (later the files are in the system's cache), at two sizes of the index."""
     grown: dict[str, list[float]] = {}
-    sizes = (trial.count(2_000, 20_000, 100_000), trial.count(20_000, 200_000, 1_000_000))
+    sizes = (trial.count(2_000, 20_000, 100_000), trial.count(5_000, 200_000, 1_000_000))
     vizkit.neighbours  # noqa: B018 - imported before the clock runs
     for count in sizes:
         index = trial.folder / f"index{count}"

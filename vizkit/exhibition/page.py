@@ -12,6 +12,7 @@ from vizkit.errors import one_line
 from vizkit.exhibition.building import COLUMN, Plan, Task, command_of, read_built
 from vizkit.exhibition.entries import HERO, rooms
 from vizkit.exhibition.formulas import formula_svg
+from vizkit.exhibition.measured import Measured
 from vizkit.exhibition.samples import CREDITS
 from vizkit.exhibition.shots import Exhibit, Shot
 from vizkit.images import read_image
@@ -25,8 +26,11 @@ SMALL = COLUMN
 """Width of the pictures on the page in pixels; a click opens the whole one."""
 
 
-def write_page(plan: Plan, python_of: PythonOf) -> Path:
-    """Write index.html into the gallery's folder from what its records say; returns its path."""
+def write_page(plan: Plan, python_of: PythonOf, measured: Sequence[Measured] = ()) -> Path:
+    """Write index.html into the gallery's folder from what its records say; returns its path.
+
+    measured: tables that close the page.
+    """
     tasks = {task.shot.name: task for task in plan.tasks}
     shown = [
         {
@@ -49,6 +53,7 @@ def write_page(plan: Plan, python_of: PythonOf) -> Path:
         notes=[] if plan.own else [CREDITS],
         record=_made_from(facts, seconds),
         rooms=shown,
+        measured=measured,
         hero=_hero(shown),
     )
     path = plan.folder / "index.html"

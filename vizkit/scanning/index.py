@@ -375,7 +375,8 @@ def cell_sums(pixels: Array) -> Array:
     """
     side = PIXELS // CELL
     cells = pixels.reshape(len(pixels), side, CELL, side, CELL, 3)
-    return cells.sum((2, 4), dtype=np.uint16).reshape(len(pixels), -1)
+    sums: Array = cells.sum((2, 4), dtype=np.uint16).reshape(len(pixels), -1)
+    return sums
 
 
 # --- histograms ---
