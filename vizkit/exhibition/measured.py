@@ -56,8 +56,8 @@ def _reliability(record: dict[str, Any]) -> Measured:
     return Measured(
         "reliability",
         "Hard to break",
-        "Hostile inputs tried and faults injected. Lost: earlier output that is gone or has changed; torn: half "
-        "written; resumed: the same command again after a fault, byte for byte what an undisturbed run leaves.",
+        "Hostile inputs tried and faults injected. Lost: earlier output that is gone or has changed; torn: "
+        "half written; resumed: the same command again after a fault, byte for byte as an undisturbed run.",
         ("part", "what", *_COUNTS, "resumed alike"),
         tuple(rows),
         f"python -m tests.reliability {record['size']}; {record['machine']}",
