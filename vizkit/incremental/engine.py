@@ -218,7 +218,7 @@ class Engine:
         with capture(self.model.module, self.layers) as captured:
             try:
                 return self.model.module(x), captured
-            except VizkitError:
+            except (VizkitError, Unrecordable):  # what the recorder gives up on, the caller runs otherwise
                 raise
             except Exception as error:
                 if out_of_memory(error):
