@@ -10,12 +10,14 @@ import faulthandler
 import functools
 import hashlib
 import multiprocessing
+import multiprocessing.connection
 import os
 import resource
 import signal
 import subprocess
 import sys
 import tempfile
+import threading
 import time
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
@@ -27,6 +29,8 @@ PATIENCE = 180.0
 """Seconds after which a command counts as hanging."""
 
 Prepare = Callable[[], None]
+_ONE_AT_A_TIME = threading.Lock()
+"""Starting a process also asks how all earlier ones ended, which can be read only once."""
 
 
 @dataclass(frozen=True)
@@ -72,7 +76,8 @@ class Running:
         else:
             given = (tuple(arguments), str(cwd or ""), dict(environ), str(self._out), str(self._err), prepare)
             self._process: Any = _server().Process(target=_child, args=given)
-            self._process.start()
+            with _ONE_AT_A_TIME:
+                self._process.start()
             self.pid = self._process.pid
 
     def _start_plain(
@@ -99,8 +104,9 @@ class Running:
                 self._process.wait(seconds)
             code = self._process.poll()
         else:
-            self._process.join(seconds)
-            code = self._process.exitcode
+            multiprocessing.connection.wait([self._process.sentinel], seconds)
+            with _ONE_AT_A_TIME:
+                code = self._process.exitcode
         if code is None:
             return None
         took = time.monotonic() - self._begun
