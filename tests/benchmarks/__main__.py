@@ -19,7 +19,8 @@ from typing import Any
 import torch
 
 from tests.benchmarks.common import machine, table
-from tests.benchmarks.comparison import JOBS, MODELS, ON_GPU, Bench, Row
+from tests.benchmarks.comparing import MODELS, Bench, Row
+from tests.benchmarks.comparison import JOBS, ON_GPU
 
 HEAD = ("job", "model", "limit", "limit, ms", "vizkit", "peers", "exactness", "goal", "met")
 
