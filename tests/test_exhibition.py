@@ -134,7 +134,7 @@ def test_a_raster_covers_the_picture():
 def measured_in(folder):
     """Tables as the campaign and the comparisons write them."""
     part = {"what": "kinds of <files>", "inputs": 1200, "faults": 3, "lost": 0, "torn": 0, "tracebacks": 0}
-    part |= {"hangs": 0, "resumed": 3, "identical": 3}
+    part |= {"hangs": 0, "resumed": 3, "identical": 3, "problems": ["lost: a thing"]}
     record = {"size": "ci", "machine": "a machine", "parts": {"pictures": part, "kills": part}}
     row = {"job": "saliency", "model": "resnet18", "limit": "forward", "milliseconds": 9.5, "ours": 1.01}
     row |= {"peers": {"Captum": 1.02}, "exact": "1e-07", "goal": 1.05, "against": "", "device": "cpu"}
@@ -448,6 +448,7 @@ def test_what_was_measured_closes_the_page(built, tmp_path):
     tables = measured_in(tmp_path)
     assert [t.name for t in tables] == ["reliability", "benchmarks"]
     assert tables[0].rows[-1][:4] == ("all", "", "2,400", "6")
+    assert tables[0].rows[-1][-2:] == ("6 of 6", "2")
     assert all(len(r) == len(t.head) for t in tables for r in t.rows)
     page = (built[0] / "index.html").read_text()
     assert "kinds of &lt;files&gt;" in page

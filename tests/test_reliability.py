@@ -41,7 +41,10 @@ def test_a_campaign_counts_and_goes_on_after_a_part_that_fails(tmp_path, capsys)
     assert "PROBLEM torn: a file is half written" in capsys.readouterr().out
     assert "| all |" in campaign.summary(record)
     campaign.write(record, tmp_path / "reliability.json")
-    assert read_measured(tmp_path)[0].rows[0][:3] == ("good", "what is good", "30")
+    campaign.write(campaign.campaign(parts[1:], "ci", 8, 1, 1.0), tmp_path / "reliability.json")
+    good_row, broken_row, total = read_measured(tmp_path)[0].rows
+    assert good_row[:3] == ("good", "what is good", "30")
+    assert (good_row[-1], broken_row[-1], total[-1]) == ("1", "1", "2")
 
 
 def test_time_that_is_over_ends_a_part_with_what_was_reached(tmp_path):

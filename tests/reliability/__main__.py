@@ -29,12 +29,13 @@ def parts() -> list[Part]:
         models,
         mutations,
         pictures,
+        ranks,
         scale,
         weights,
     )
 
     cheap = [pictures.PART, weights.PART, mutations.PART, *models.PARTS, environments.PART]
-    return [*cheap, leaks.PART, scale.PART, folder.PART, *faults.PARTS, kills.PART]
+    return [*cheap, leaks.PART, scale.PART, folder.PART, *faults.PARTS, *ranks.PARTS, kills.PART]
 
 
 def main() -> None:
@@ -43,7 +44,9 @@ def main() -> None:
     parser.add_argument("size", choices=SIZES)
     parser.add_argument("--only", action="append", metavar="PART", help="a part; repeatable")
     parser.add_argument("--seed", type=int, help="of the dice [default: a new one]")
-    parser.add_argument("--json", type=Path, metavar="FILE", help="where the counts go, too")
+    parser.add_argument(
+        "--json", type=Path, metavar="FILE", help="where the counts go, too; parts in it stay"
+    )
     parser.add_argument("--minutes", type=float, help="stop then, with what was reached [default: by size]")
     parser.add_argument("--processes", type=int, default=len(os.sched_getaffinity(0)))
     given = parser.parse_args()

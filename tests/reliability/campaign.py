@@ -104,7 +104,7 @@ def campaign(parts: Sequence[Part], size: str, seed: int, processes: int, minute
         tally.seconds = round(time.monotonic() - start, 1)
         if time.monotonic() > until:
             tally.notes.append("stopped when the time was over")
-        record["parts"][part.name] = {"what": part.what, **_plain(tally)}
+        record["parts"][part.name] = {"what": part.what, "size": size, "seed": seed, **_plain(tally)}
         print(f"{part.name}: {_line(tally)} ({tally.seconds:.0f} s)", flush=True)
         for note in tally.notes:
             print(f"    {note}", flush=True)
@@ -141,8 +141,12 @@ def _row(name: str, what: str, counts: Any, broken: int) -> list[str]:
 
 
 def write(record: dict[str, Any], path: Path) -> None:
-    """The record as JSON."""
+    """The record as JSON; parts of an earlier record there that were not run again stay in it."""
     path.parent.mkdir(parents=True, exist_ok=True)
+    if path.exists():
+        earlier = json.loads(path.read_text(encoding="utf-8"))
+        record = record | {"parts": earlier["parts"] | record["parts"]}
+        record["seconds"] = round(sum(part["seconds"] for part in record["parts"].values()), 1)
     path.write_text(json.dumps(record, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
 
 

@@ -48,17 +48,19 @@ def read_measured(folder: Path) -> list[Measured]:
 def _reliability(record: dict[str, Any]) -> Measured:
     parts = record["parts"]
     rows = [
-        (name, part["what"], *(f"{part[k]:,}" for k in _COUNTS), _resumed(part))
+        (name, part["what"], *(f"{part[k]:,}" for k in _COUNTS), _resumed(part), str(len(part["problems"])))
         for name, part in parts.items()
     ]
     total = {k: sum(part[k] for part in parts.values()) for k in (*_COUNTS, "resumed", "identical")}
-    rows.append(("all", "", *(f"{total[k]:,}" for k in _COUNTS), _resumed(total)))
+    broken = sum(len(part["problems"]) for part in parts.values())
+    rows.append(("all", "", *(f"{total[k]:,}" for k in _COUNTS), _resumed(total), str(broken)))
     return Measured(
         "reliability",
         "Hard to break",
         "Hostile inputs tried and faults injected. Lost: earlier output that is gone or has changed; torn: "
-        "half written; resumed: the same command again after a fault, byte for byte as an undisturbed run.",
-        ("part", "what", *_COUNTS, "resumed alike"),
+        "half written; resumed: the same command again after a fault, byte for byte as an undisturbed run; "
+        "promises broken: whatever else went against what the guides say.",
+        ("part", "what", *_COUNTS, "resumed alike", "promises broken"),
         tuple(rows),
         f"python -m tests.reliability {record['size']}; {record['machine']}",
     )
