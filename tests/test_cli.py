@@ -256,6 +256,8 @@ def test_interrupted_and_resumed(tmp_path, photo, number, code):
         OSError(errno.ENOMEM, "Cannot allocate memory"),
         RuntimeError("DefaultCPUAllocator: can't allocate memory: you tried to allocate 9 bytes"),
         RuntimeError("could not create a primitive"),
+        RuntimeError("can't allocate read lock"),
+        RuntimeError("std::bad_alloc"),
     ],
 )
 def test_too_little_memory_is_no_internal_error(photo, monkeypatch, capfd, error):

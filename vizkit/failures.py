@@ -11,7 +11,8 @@ from vizkit.zoo import VisionModel
 
 _LACKS = (
     "out of memory",
-    "can't allocate memory",
+    "can't allocate",  # memory, or a lock
+    "bad_alloc",
     "cannot allocate memory",
     "not enough memory",
     "can't start new thread",  # whose stack has no room
