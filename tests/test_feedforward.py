@@ -1,11 +1,14 @@
 """Networks that paint in one pass: what they compute, how they are kept, and that training can be cut."""
 
+import json
+
 import pytest
 import torch
 
 import vizkit
 import vizkit.images
 from tests.slow_index import photo_folder
+from vizkit import tensorfiles
 from vizkit.errors import UsageError
 from vizkit.feedforward.networks import Decoder, StyleNet, StyleNorm
 from vizkit.feedforward.pool import Pool
@@ -171,3 +174,39 @@ def test_a_prior_is_trained_and_painted_with(model, photos, tmp_path):
     assert float(made.history[-10:].mean()) > float(made.history[:10].mean())
     with pytest.raises(UsageError, match="is a prior of"):
         load_prior(path, vizkit.load_model("efficientnet_lite0", random_weights=True))
+
+
+def restyled(path, **changes):
+    """A style network's file that says something else of it; without its hash, which none need have."""
+    config = {"styles": ["a"], "width": 2, "blocks": 1}
+    save(str(path), KIND, config, StyleNet(1, 2, 1).state_dict())
+    arrays, told = tensorfiles.read(path)
+    about = json.loads(told["network"])
+    del about["sha256"]
+    about["config"] = {k: v for k, v in (about["config"] | changes).items() if v is not None}
+    tensorfiles.write(path, arrays, told | {"network": json.dumps(about)})
+    return path
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"width": 10**9},
+        {"width": 10**30},
+        {"width": 600},
+        {"blocks": 10**9},
+        {"blocks": -1},
+        {"width": True},
+        {"width": "wide"},
+        {"styles": None},
+        {"styles": []},
+        {"styles": "a"},
+        {"styles": ["a", "b"]},
+        {"styles": [["a"]]},
+    ],
+    ids=str,
+)
+def test_what_a_file_says_of_its_network_is_not_believed(tmp_path, changes):
+    FastStyle(restyled(tmp_path / "net.safetensors"))
+    with pytest.raises(UsageError, match=r"net\.safetensors"):
+        FastStyle(restyled(tmp_path / "net.safetensors", **changes))

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.reliability import campaign, faults, kills, mutations
+from tests.reliability import campaign, faults, guided, kills, mutations
 from tests.reliability.campaign import Part, Trial
 from tests.reliability.processes import Running, fingerprint, finish
 from vizkit.exhibition.measured import read_measured
@@ -103,6 +103,20 @@ def test_mutations_change_bytes_and_repeat():
     assert some == [mutations.mutated(data, random.Random(k)) for k in range(200)]
     assert sum(m != data for m in some) > 190
     assert mutations.mutated(b"", random.Random(0)) is not None
+
+
+@pytest.mark.optional
+def test_a_guided_fuzzer_finds_what_is_wrong(tmp_path):
+    """A reader that fails is found out, one that does not is run often."""
+    pytest.importorskip("atheris")
+    tally = campaign.Tally()
+    guided.fuzzed("targets", tmp_path, 1, 1, tally)
+    assert tally.inputs > 100
+    assert tally.problems == []
+    said = "#9\tNEW\n === Uncaught Python exception: ===\nKeyError: 'labels'\n"
+    guided.judge("index", tmp_path, 77, said, tally)
+    assert tally.tracebacks == 1
+    assert "KeyError" in tally.problems[0]
 
 
 @pytest.mark.slow

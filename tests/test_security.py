@@ -102,7 +102,7 @@ def test_names_of_markup_and_names_that_are_no_text_do_no_harm(hostile_index, tm
 def test_a_report_of_a_picture_whose_name_is_markup(tmp_path, lite0):
     path = tmp_path / f"{MARKUP}.png"
     photo(1).save(path)
-    vizkit.report(lite0, path).save(tmp_path / "page.html")
+    vizkit.report(lite0, path, methods="saliency").save(tmp_path / "page.html")
     page = (tmp_path / "page.html").read_text()
     assert MARKUP not in page
     assert "onerror" in page
@@ -128,6 +128,15 @@ def test_damaged_indexes_end_in_an_answer_or_in_one_line(tmp_path):
     assert slow == 0
     assert ends["exit 0"]  # some damage does not matter
     assert ends["exit 2"]  # some does
+
+
+def test_an_index_that_says_nothing_of_its_labels(tmp_path):
+    index = mutations.make_small_index(tmp_path)
+    about = json.loads((index / "index.json").read_bytes())
+    del about["model"]["labels"]
+    (index / "index.json").write_text(json.dumps(about))
+    with pytest.raises(UsageError, match=r"damaged.*labels"):
+        vizkit.Index(index)
 
 
 def test_files_without_end_and_pipes_are_not_read(tmp_path):

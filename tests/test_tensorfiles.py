@@ -80,6 +80,7 @@ HOSTILE = {
     "negative": _file({"x": {"dtype": "F32", "shape": [-1], "data_offsets": [0, 4]}}),
     "another size": _file({"x": {"dtype": "F32", "shape": [3], "data_offsets": [0, 4]}}),
     "no offsets": _file({"x": {"dtype": "F32", "shape": [1]}}),
+    "endless": _file({"x": {"dtype": "F32", "shape": [1], "data_offsets": [0, float("inf")]}}),
     "deep": struct.pack("<Q", 200_000) + b"[" * 200_000,
 }
 

@@ -73,6 +73,9 @@ def test_idx_files_packed_and_not(mnist):
         (b"\0\0\x08\x03\0\0", "no IDX file"),
         (b"\0\0\x0d\x01\0\0\0\x01\0", "no IDX file"),
         (struct.pack(">HBBI", 0, 8, 1, 5) + b"abc", "damaged: 3 bytes for 5"),
+        (struct.pack(">HBBI", 0, 8, 1, 0), "damaged: 0 bytes for 0"),
+        (struct.pack(">HBB4I", 0, 8, 4, *4 * [1 << 31]), "damaged: 0 bytes"),  # 0 in 64 bits
+        (struct.pack(">HBB", 0, 8, 200) + bytes(800), "no IDX file"),
     ],
 )
 def test_damaged_idx_files_are_named(tmp_path, data, said):
@@ -80,6 +83,14 @@ def test_damaged_idx_files_are_named(tmp_path, data, said):
     path.write_bytes(data)
     with pytest.raises(UsageError, match=said):
         read_idx(path)
+
+
+def test_damaged_packing_is_said(tmp_path):
+    whole = gzip.compress(struct.pack(">HBBI", 0, 8, 1, 5) + b"abcde")
+    for cut in (whole[:-9], whole[:10] + b"\xff" + whole[11:], whole[:20]):
+        (tmp_path / "train-labels-idx1-ubyte.gz").write_bytes(cut)
+        with pytest.raises(UsageError, match="cannot read"):
+            read_idx(tmp_path / "train-labels-idx1-ubyte.gz")
 
 
 def test_idx_files_that_do_not_fit(mnist):
@@ -119,6 +130,45 @@ def test_cifar_in_binary_rows(tmp_path):
     (tmp_path / "data_batch_1.bin").write_bytes(b"12345")
     with pytest.raises(UsageError, match="damaged"):
         load_data(tmp_path)
+
+
+ROWS = np.zeros((2, 3072), np.uint8)
+
+
+@pytest.mark.parametrize(
+    ("batch", "said"),
+    [
+        (pickle.dumps([1, 2]), "no batch of CIFAR"),
+        (pickle.dumps({b"data": ROWS, b"labels": [1]}), "no label for each"),
+        (pickle.dumps({b"data": ROWS, b"labels": [1, -1]}), "no numbers of classes"),
+        (pickle.dumps({b"data": ROWS, b"labels": [1, 1 << 40]}), "no numbers of classes"),
+        (pickle.dumps({b"data": ROWS, b"labels": [0.5, 1]}), "no batch"),
+        (pickle.dumps({b"data": ROWS.tolist(), b"labels": [1, 2]}), "no array of bytes"),
+        (pickle.dumps({b"data": ROWS[:, :7], b"labels": [1, 2]}), "no batch"),
+        (b"\x80\x02}r" + struct.pack("<I", 1 << 31) + b".", "remembers more than there is"),
+        (b"\x80\x02c_codecs\nencode\nX\x01\0\0\0aX\x03\0\0\0hex\x86R.", "would encode to hex"),
+        (b"\x80\x02cnumpy\nndarray\n(J\xff\xff\xff\x7fttR.", "no batch"),
+        (b"\x80", "no batch"),
+        (b"", "no batch"),
+    ],
+    ids=range(12),
+)
+def test_batches_are_believed_no_further_than_they_fit(tmp_path, batch, said):
+    (tmp_path / "data_batch_1").write_bytes(batch)
+    with pytest.raises(UsageError, match=said):
+        load_data(tmp_path)
+
+
+def test_damaged_archives_are_said(tmp_path):
+    packed = tmp_path / "cifar.tar.gz"
+    (tmp_path / "data_batch_1").write_bytes(pickle.dumps({b"data": ROWS, b"labels": [1, 2]}))
+    with tarfile.open(packed, "w:gz") as archive:
+        archive.add(tmp_path / "data_batch_1", "data_batch_1")
+    whole = packed.read_bytes()
+    for damaged in (whole[:-40], whole[:60] + bytes(20) + whole[80:]):
+        packed.write_bytes(damaged)
+        with pytest.raises(UsageError):
+            load_data(packed)
 
 
 def test_a_pickle_that_runs_code_is_refused(tmp_path):

@@ -11,11 +11,14 @@ import pytest
 import torch
 
 import vizkit
+from vizkit import tensorfiles
 from vizkit.errors import UsageError
+from vizkit.nets import make_net
 from vizkit.training.datasets import DataSet, load_data
 from vizkit.training.folder import LINES, LOG, MODEL, PAGE, RECORD, STATE, Extras, train_into
 from vizkit.training.loop import Callback
 from vizkit.training.recipe import Recipe
+from vizkit.zoo.trained import Blueprint, save_classifier
 
 RECIPE = Recipe(net="resnet9", epochs=3, batch=64, rate=0.2, average=0.9, precision="float32").with_(
     flip="random", shift=1
@@ -164,3 +167,36 @@ def test_a_model_whose_numbers_were_changed_is_not_opened(whole, tmp_path):
     (tmp_path / "bad.safetensors").write_bytes(data)
     with pytest.raises(UsageError, match="damaged"):
         vizkit.load_model(str(tmp_path / "bad.safetensors"))
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"net": "linears"},
+        {"net": 3},
+        {"side": 10**7},
+        {"side": 9},
+        {"channels": 10**30},
+        {"classes": []},
+        {"classes": [1, 2]},
+        {"mean": [0.0] * 4},
+        {"mean": ["a"]},
+        {"std": [0.0]},
+        {"std": [float("nan")]},
+        {"recipe": None},
+        {"another": 1},
+    ],
+    ids=str,
+)
+def test_what_a_file_says_of_its_net_is_not_believed(tmp_path, changes):
+    path = tmp_path / "net.safetensors"
+    blueprint = Blueprint("linear", 1, 4, ["a", "b"], [0.5], [0.5], {})
+    save_classifier(str(path), make_net("linear", channels=1, classes=2, side=4), blueprint)
+    vizkit.load_model(str(path))
+    arrays, told = tensorfiles.read(path)
+    about = json.loads(told["network"])
+    del about["sha256"]  # which none need have
+    about["config"] |= changes
+    tensorfiles.write(path, arrays, told | {"network": json.dumps(about)})
+    with pytest.raises(UsageError, match=r"net\.safetensors|linears"):
+        vizkit.load_model(str(path))

@@ -1,18 +1,21 @@
 """Networks of ours in safetensors files, with what they are in the metadata."""
 
+import contextlib
 import hashlib
 import json
 import os
-from collections.abc import Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
 from vizkit import __version__, atomic, tensorfiles
-from vizkit.errors import UsageError
+from vizkit.errors import UsageError, VizkitError
+
+Net = TypeVar("Net", bound=nn.Module)
 
 VERSION = 1
 """Of the format: raised when older files can no longer be read as they are."""
@@ -41,7 +44,7 @@ def load(path: str | os.PathLike[str], kind: str) -> Saved:
     try:
         about = json.loads(metadata["network"])
         said, number, config = about["kind"], int(about["format"]), dict(about["config"])
-    except (KeyError, ValueError, TypeError):
+    except (KeyError, ValueError, TypeError, OverflowError, RecursionError):
         raise UsageError(f"{name!r} holds no network that vizkit trained") from None
     if said != kind:
         raise UsageError(f"{name!r} is a {said}, not a {kind}")
@@ -61,10 +64,64 @@ def _digest(arrays: Mapping[str, np.ndarray[Any, Any]]) -> str:
     return digest.hexdigest()
 
 
+@contextlib.contextmanager
+def believed(name: str) -> Iterator[None]:
+    """Turn what a wrong configuration leads to into a `UsageError`: it is somebody's text, like any file."""
+    try:
+        yield
+    except VizkitError:
+        raise
+    except _MISLED as error:
+        raise UsageError(f"{name!r} does not say what its network is: {error!r:.200}") from None
+
+
+_MISLED = (TypeError, ValueError, KeyError, AttributeError, ArithmeticError, RuntimeError, IndexError)
+
+
+def count_in(saved: Saved, key: str) -> int:
+    """A number of layers, channels or pixels from the configuration. Raises `ValueError`, `KeyError`.
+
+    None is larger than the file's tensors have numbers, so that no loop runs for ever.
+    """
+    number = saved.config[key]
+    most = sum(tensor.numel() for tensor in saved.tensors.values())
+    if isinstance(number, bool) or not isinstance(number, int) or not 0 < number <= most:
+        raise ValueError(f"{key} = {number!r:.50}")
+    return number
+
+
+def names_in(saved: Saved, key: str) -> tuple[str, ...]:
+    """Names of classes or styles from the configuration; at least one. Raises `ValueError`, `KeyError`."""
+    names = saved.config[key]
+    if not isinstance(names, list) or not names or not all(isinstance(name, str) for name in names):
+        raise ValueError(f"{key} are no names")
+    return tuple(names)
+
+
+def restore(make: Callable[[], Net], saved: Saved, name: str, *, measured: bool = True) -> Net:
+    """The module that `make` gives, with the file's tensors; more of them than it has may be in the file.
+
+    measured: make it without memory first, so that a wrong number asks for no more than the file holds.
+    Raises `UsageError` where they do not fit.
+    """
+    with believed(name):
+        if measured:
+            with torch.device("meta"):
+                _check(make(), saved, name)
+        module = make()
+    fill(module, saved, name)
+    return module
+
+
 def fill(module: nn.Module, saved: Saved, name: str) -> None:
     """Put a file's tensors into the module. Raises `UsageError` where they do not fit."""
+    own = _check(module, saved, name)
+    module.load_state_dict({k: saved.tensors[k] for k in own})
+
+
+def _check(module: nn.Module, saved: Saved, name: str) -> Mapping[str, Tensor]:
     own = module.state_dict()
     wrong = [k for k, v in own.items() if k not in saved.tensors or saved.tensors[k].shape != v.shape]
     if wrong:
         raise UsageError(f"{name!r} does not hold {wrong[0]!r} as its configuration says; train it anew")
-    module.load_state_dict({k: saved.tensors[k] for k in own})
+    return own

@@ -96,7 +96,15 @@ def read(path: str | os.PathLike[str]) -> tuple[dict[str, Array], dict[str, str]
         whole = np.memmap(path, np.uint8, "r", offset=0) if size else np.zeros(0, np.uint8)
     except OSError as error:
         raise UsageError(f"cannot read {name!r}: {error.strerror or error}") from error
-    except (ValueError, KeyError, TypeError, AttributeError, RecursionError, struct.error) as error:
+    except (
+        ValueError,
+        KeyError,
+        TypeError,
+        AttributeError,
+        OverflowError,
+        RecursionError,
+        struct.error,
+    ) as error:
         raise UsageError(f"{name!r} is damaged: {error}; make it again") from error
     data = whole[8 + length :]
     return {k: data[a:b].view(dtype).reshape(shape) for k, (dtype, shape, a, b) in places.items()}, metadata

@@ -24,6 +24,7 @@ def parts() -> list[Part]:
         environments,
         faults,
         folder,
+        guided,
         kills,
         leaks,
         models,
@@ -34,7 +35,7 @@ def parts() -> list[Part]:
         weights,
     )
 
-    cheap = [pictures.PART, weights.PART, mutations.PART, *models.PARTS, environments.PART]
+    cheap = [pictures.PART, weights.PART, mutations.PART, guided.PART, *models.PARTS, environments.PART]
     return [*cheap, leaks.PART, scale.PART, folder.PART, *faults.PARTS, *ranks.PARTS, kills.PART]
 
 

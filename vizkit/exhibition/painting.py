@@ -15,9 +15,9 @@ CLASSES = Room(
                     'class-image volcano ostrich "school bus" monarch strawberry castle jellyfish '
                     'goldfish "giant panda" flamingo --layout figure',
                     "Ten classes, painted by the net that knows them.",
-                    "Six bright pictures: a smoking cone with glowing slopes, long-necked birds, yellow "
-                    "buses, "
-                    "orange butterflies, heaps of strawberries, towers of a castle.",
+                    "Ten bright pictures: a smoking cone with glowing slopes, the head of an ostrich, yellow "
+                    "buses, orange wings, heaps of strawberries, towers, a jellyfish, goldfish, a panda's "
+                    "face, flamingos' necks.",
                     wide=True,
                     quick="--preview",
                 ),

@@ -19,7 +19,7 @@ from vizkit.feedforward.networks import Decoder
 from vizkit.feedforward.pool import Pool
 from vizkit.feedforward.styling import Trained
 from vizkit.feedforward.training import Fit, Journal, OnStep
-from vizkit.networkfiles import Saved, load
+from vizkit.networkfiles import Saved, believed, count_in, load, restore
 from vizkit.paint.canvases import Latent
 from vizkit.paint.choosing import style_layers
 from vizkit.paint.loop import Painting as Painted
@@ -210,16 +210,14 @@ def _curves(made: Any, journal: Journal) -> Curves:
 def load_prior(path: str | os.PathLike[str], model: VisionModel) -> Decoder:
     """The decoder in a file of `train_prior`. Raises `UsageError` for one of another model."""
     saved: Saved = load(path, KIND)
-    config = saved.config
-    if config["model"] != model.name:
-        raise UsageError(f"{os.fspath(path)!r} is a prior of {config['model']}, not of {model.name}")
-    decoder = Decoder(int(config["codes"]), int(config["side"]), int(config["width"]))
+    name = os.fspath(path)
+    with believed(name):
+        if saved.config["model"] != model.name:
+            raise UsageError(f"{name!r} is a prior of {saved.config['model']}, not of {model.name}")
+        shape = [count_in(saved, key) for key in ("codes", "side", "width")]
     prefix = "decoder."
     own = {k.removeprefix(prefix): v for k, v in saved.tensors.items() if k.startswith(prefix)}
-    try:
-        decoder.load_state_dict(own)
-    except RuntimeError:
-        raise UsageError(f"{os.fspath(path)!r} does not hold the network it says; train it anew") from None
+    decoder = restore(lambda: Decoder(*shape), replace(saved, tensors=own), name)
     return decoder.to(model.device).eval().requires_grad_(False)
 
 

@@ -16,7 +16,7 @@ from vizkit.feedforward.pool import Pool
 from vizkit.feedforward.training import Fit, Journal, OnStep
 from vizkit.fingerprint import Fingerprint
 from vizkit.images import to_pillow
-from vizkit.networkfiles import fill, load
+from vizkit.networkfiles import believed, count_in, load, names_in, restore
 from vizkit.origin import versions
 from vizkit.paint.choosing import content_layer, style_layers
 from vizkit.paint.folding import folded
@@ -209,10 +209,10 @@ class FastStyle:
     def __init__(self, path: str | os.PathLike[str], device: str | torch.device = "cpu") -> None:
         self.path = os.fspath(path)
         saved = load(path, KIND)
-        self.config = saved.config
-        self.names: tuple[str, ...] = tuple(saved.config["styles"])
-        self.network = StyleNet(len(self.names), int(saved.config["width"]), int(saved.config["blocks"]))
-        fill(self.network, saved, self.path)
+        with believed(self.path):
+            self.names = names_in(saved, "styles")
+            shape = len(self.names), count_in(saved, "width"), count_in(saved, "blocks")
+        self.network = restore(lambda: StyleNet(*shape), saved, self.path)
         self.network.to(device).eval().requires_grad_(False)
 
     @cached_property

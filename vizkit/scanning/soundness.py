@@ -46,6 +46,7 @@ def _check_model(model: Mapping[str, Any]) -> None:
     labels = model.get("labels")
     listed = isinstance(labels, list) and all(_is(name, str) for name in labels)
     _expect(labels is None or listed, "its model's labels are no list of names")
+    _expect("labels" in model, "it does not say its model's labels")
     _expect("random" in model, "it does not say whether the weights are random")
 
 

@@ -1,5 +1,6 @@
 """Classifiers that were trained here: one file with the weights and all that is needed to use them."""
 
+import math
 import os
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
@@ -9,7 +10,7 @@ from torch import nn
 
 from vizkit.errors import UsageError
 from vizkit.nets import NETS, make_net
-from vizkit.networkfiles import Saved, fill, load, save
+from vizkit.networkfiles import Saved, believed, count_in, load, names_in, restore, save
 from vizkit.zoo.preparing import Preprocessing
 from vizkit.zoo.vision import VisionModel
 
@@ -92,13 +93,21 @@ def open_classifier(path: str | os.PathLike[str]) -> VisionModel:
     name = os.fspath(path)
     saved = load(name, KIND)
     blueprint = _blueprint(saved, name)
-    module = blueprint.build()
-    fill(module, saved, name)
+    # nets of the zoo cannot be made without memory, and only the number of classes is the file's word there
+    module = restore(blueprint.build, saved, name, measured=not in_zoo(blueprint.net))
     return blueprint.model(module, os.path.basename(name))
 
 
 def _blueprint(saved: Saved, name: str) -> Blueprint:
-    try:
-        return Blueprint(**saved.config)
-    except TypeError as error:
-        raise UsageError(f"{name!r} does not say what its network is: {error}") from None
+    with believed(name):
+        found = Blueprint(**saved.config)
+        channels, classes = count_in(saved, "channels"), names_in(saved, "classes")
+        count_in(saved, "side")
+        numbers = [float(value) for value in (*found.mean, *found.std)]
+        if len(found.mean) != channels or len(found.std) != channels or not all(map(math.isfinite, numbers)):
+            raise ValueError("mean and std are not those of its channels")
+        if min(found.std) <= 0 or not isinstance(found.net, str) or not isinstance(found.recipe, dict):
+            raise ValueError("a std of zero, or no net, or no recipe")
+        if len(classes) > sum(tensor.numel() for tensor in saved.tensors.values()):
+            raise ValueError("more classes than numbers")
+    return found
