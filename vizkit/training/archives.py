@@ -72,9 +72,10 @@ def read(path: str) -> Parts | None:
             files = {p.name: read_small(p, _LARGEST) for p in below if _BATCH.fullmatch(p.name)}
         return _cifar_parts(files) if files else None
     with _unpacking(path):
-        files = dict(_members(path)) if tarfile.is_tarfile(path) else None
-    if files is not None:
-        return _cifar_parts(files)
+        packed = tarfile.is_tarfile(path)
+        members = dict(_members(path)) if packed else {}
+    if packed:
+        return _cifar_parts(members)
     raise UsageError(f"{path!r} is neither a folder nor an archive of CIFAR; name the data set's folder")
 
 
