@@ -12,8 +12,8 @@ HELP = """Build a site that explains a whole network: its layers, channels and c
 PHOTOS is a folder of pictures (or an index made by `vizkit scan`): what drives a channel most is found in it.
 The net is drawn as a diagram to click; a channel's page has its painted image, the patches that drive it most
 with guided backprop, statistics, classes, and channels that go along with it. The pages are there right after
-the scan; images are painted until --minutes are over, the most selective channels of every layer first. The
-same command goes on.
+the scan; patches are cut and images painted until --minutes are over, the most selective channels of every
+layer first. The same command goes on.
 
 \b
 Examples:

@@ -161,6 +161,24 @@ def test_it_goes_on_where_it_stopped(network, photos, tmp_path):
         vizkit.microscope(network, photos, tmp_path, layers=["relu#1"])
 
 
+def test_it_is_a_site_before_the_first_patch_is_cut(network, photos, tmp_path):
+    def stop(stage, done, total):
+        if stage == "patches":
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        vizkit.microscope(network, photos, tmp_path, layers=["conv2", "relu#1"], preview=True, say=stop)
+    pages = list(tmp_path.rglob("*.html"))
+    assert len(pages) > 15
+    texts = [page.read_text(encoding="utf-8") for page in pages]
+    assert not [page for page in pages if broken_links(page)]
+    assert any("not cut yet" in text for text in texts)
+    assert any(".patches.webp" in text for text in texts)  # of the first layer, whose pages were written anew
+    made = vizkit.microscope(network, photos, tmp_path, layers=["conv2", "relu#1"], preview=True)
+    assert made.there == made.wanted
+    assert not [p for p in pages if "not cut yet" in p.read_text(encoding="utf-8")]
+
+
 def test_shards_make_what_one_does(network, photos, tmp_path):
     asked = {"layers": ["conv2"], "channels": 8, "preview": True}
     whole, parts = tmp_path / "whole", tmp_path / "parts"

@@ -1,5 +1,6 @@
 """Building a microscope: scan, pages, then pictures in rounds over all layers until the budget ends."""
 
+import math
 import os
 import time
 from collections.abc import Callable, Sequence
@@ -77,12 +78,12 @@ def microscope(
 ) -> Made:
     """Build or go on building a site that explains `model` by the pictures in the folder `photos`.
 
-    The pages are there after the scan; then images are painted, the most selective channels of every layer
-    first, and each page gets its pictures as they come. layers: as in `places`; channels: at most so many of
-    a layer are painted; minutes: stop in order after so long; shard: "2/4" paints the second of four parts,
-    in the same folder or in another one to be copied together. What is there is never made again.
-    preview: smaller images in fewer steps; force: begin again with new settings; say: called with (stage,
-    done, total).
+    The pages are there after the scan; then patches are cut and images are painted, the most selective
+    channels of every layer first, and each page gets its pictures as they come. layers: as in `places`;
+    channels: at most so many of a layer are painted; minutes: stop in order after so long; shard: "2/4"
+    paints the second of four parts, in the same folder or in another one to be copied together. What is
+    there is never made again. preview: smaller images in fewer steps; force: begin again with new settings;
+    say: called with (stage, done, total).
 
     Raises `UsageError` for a folder of other settings, `ModelError`, `ImageError`, `OutputError`.
     """
@@ -97,32 +98,63 @@ def microscope(
     site.claim(_about(model, chosen, settings), force=settings.force)
     index = _index(model, Path(photos), site, chosen, say)
     facts = gather(model, index, where, settings.channels)
-    _strips(facts, site, say)
+    if not site.has("index.html"):
+        write_pages(site, facts)
+    clock = _Clock(begun, settings.minutes)
     todo = list(jobs(facts.ranked(), facts.classes[:CLASSES], settings.shard))
-    made = Made(wanted=sum(len(job.numbers) for job in todo))
-    page = write_pages(site, facts)
-    made.page = str(page)
+    made = Made(wanted=sum(len(job.numbers) for job in todo), page=str(site.folder / "index.html"))
+    made.stopped = not (
+        _strips(facts, site, clock, say) and _paintings(facts, site, clock, todo, settings, made, say)
+    )
+    write_pages(site, facts)
+    return made
+
+
+class _Clock:
+    """Is there time for one more of what has been done so far?"""
+
+    def __init__(self, begun: float, minutes: float | None) -> None:
+        self._end = math.inf if minutes is None else begun + 60 * minutes
+        self._last = time.monotonic()
+        self._longest = 0.0
+
+    def begin(self) -> bool:
+        """False where the budget would end before the next piece of work, were it as long as the longest."""
+        self._last = time.monotonic()
+        return self._last + self._longest <= self._end
+
+    def done(self) -> None:
+        """A piece of work is done."""
+        self._longest = max(self._longest, time.monotonic() - self._last)
+
+
+def _paintings(
+    facts: Facts,
+    site: Site,
+    clock: _Clock,
+    todo: Sequence[Job],
+    settings: Settings,
+    made: Made,
+    say: Say | None,
+) -> bool:
+    """The images, page by page; False where the budget ended first."""
     at = time.monotonic()
-    longest = 0.0
     for job in todo:
-        started = time.monotonic()
-        if settings.minutes is not None and started + longest - begun > 60 * settings.minutes:
-            made.stopped = True
-            break
+        if not clock.begin():
+            return False
         missing = [n for n in job.numbers if not site.has(site.painted(job.layer, n))]
         if missing:
             _paint(facts, site, Job(job.layer, tuple(missing)), settings, made)
             write_layer(site, facts, job.layer, missing)
+        clock.done()
         made.there += len(job.numbers)
         made.now += len(missing)
-        longest = max(longest, time.monotonic() - started)
         if say:
             say("painting", made.there, made.wanted)
         if time.monotonic() - at > 60:  # the front page counts what is there
             write_pages(site, facts, front_only=True)
             at = time.monotonic()
-    write_pages(site, facts)
-    return made
+    return True
 
 
 def _about(model: VisionModel, layers: Sequence[str], settings: Settings) -> dict[str, Any]:
@@ -156,21 +188,26 @@ def _index(model: VisionModel, photos: Path, site: Site, layers: Sequence[str], 
     return report.index
 
 
-def _strips(facts: Facts, site: Site, say: Say | None) -> None:
-    """The patches of every channel as one picture each."""
-    done, total = 0, sum(len(layer.shown) for layer in facts.layers)
-    for layer in facts.layers:
-        name = layer.place.name
-        missing = [k for k in layer.shown if not site.has(site.patches(name, k))]
-        done += len(layer.shown) - len(missing)
-        for start in range(0, len(missing), TOGETHER):
-            some = missing[start : start + TOGETHER]
-            cut = patches(facts.index, [f"{name}:{k}" for k in some], count=PATCHES)
-            for number, row in zip(some, cut.strips, strict=True):
-                site.keep(site.patches(name, number), strip([tile.image for tile in row.tiles]))
+def _strips(facts: Facts, site: Site, clock: _Clock, say: Say | None) -> bool:
+    """The patches of every channel as one picture each, the most selective of all layers first; as above."""
+    done, total = 0, sum(len(layer.order) for layer in facts.layers)
+    longest = max((len(layer.order) for layer in facts.layers), default=0)
+    for start in range(0, longest, TOGETHER):
+        for layer in facts.layers:
+            name, some = layer.place.name, layer.order[start : start + TOGETHER]
+            missing = [k for k in some if not site.has(site.patches(name, k))]
+            if missing and not clock.begin():
+                return False
+            if missing:
+                cut = patches(facts.index, [f"{name}:{k}" for k in missing], count=PATCHES)
+                for number, row in zip(missing, cut.strips, strict=True):
+                    site.keep(site.patches(name, number), strip([tile.image for tile in row.tiles]))
+                write_layer(site, facts, name, missing)
+                clock.done()
             done += len(some)
-            if say:
+            if say and some:
                 say("patches", done, total)
+    return True
 
 
 def strip(pictures: Sequence[Image.Image]) -> Image.Image:

@@ -79,7 +79,7 @@ def _front(site: Site, facts: Facts) -> str:
             "name": one_line(facts.label(n)),
             "url": class_page(n),
             "count": len(facts.pictures_of(n)),
-            "image": site.painted("", n) if site.has(site.painted("", n)) else "",
+            "image": _if_there(site, "", site.painted("", n)),
         }
         for n in facts.classes
     ]
@@ -139,6 +139,11 @@ def _layer(site: Site, facts: Facts, layer: LayerFacts) -> str:
     )
 
 
+def _if_there(site: Site, root: str, path: str) -> str:
+    """The address of a picture, or "" where it has not been made yet."""
+    return root + path if site.has(path) else ""
+
+
 def _field(layer: LayerFacts) -> tuple[int, int]:
     """Rows and columns of the largest receptive field."""
     top, left, bottom, right = layer.rows.fields
@@ -159,8 +164,8 @@ def _tile(site: Site, facts: Facts, layer: LayerFacts, number: int, root: str) -
         "number": number,
         "layer": one_line(name),
         "url": root + channel_page(name, number),
-        "image": root + site.painted(name, number) if site.has(site.painted(name, number)) else "",
-        "patches": root + site.patches(name, number),
+        "image": _if_there(site, root, site.painted(name, number)),
+        "patches": _if_there(site, root, site.patches(name, number)),
         "words": words,
     }
 
@@ -178,8 +183,6 @@ def _channel(site: Site, facts: Facts, layer: LayerFacts, number: int) -> str:
         for k, value in layer.nearest(number)
         if k in layer.shown
     ]
-    painted = site.painted(name, number)
-    guided = site.guided(name, number)
     return _page(
         "channel",
         root,
@@ -188,9 +191,9 @@ def _channel(site: Site, facts: Facts, layer: LayerFacts, number: int) -> str:
         line=f"Channel {number} of {layer.place.channels}; by selectivity number {at + 1}.",
         layer={"name": one_line(name), "url": root + layer_page(name)},
         number=number,
-        image=root + painted if site.has(painted) else "",
-        patches=root + site.patches(name, number),
-        guided=root + guided if site.has(guided) else "",
+        image=_if_there(site, root, site.painted(name, number)),
+        patches=_if_there(site, root, site.patches(name, number)),
+        guided=_if_there(site, root, site.guided(name, number)),
         statistics=statistics(layer.rows, number),
         bars=bars,
         low=f"{low:.3g}",
@@ -215,7 +218,6 @@ def _channel_link(layer: LayerFacts, at: int, root: str) -> dict[str, str] | Non
 
 def _class(site: Site, facts: Facts, number: int) -> str:
     pictures = facts.pictures_of(number)
-    painted = site.painted("", number)
     sure = facts.index.top_probabilities
     return _page(
         "class",
@@ -223,7 +225,7 @@ def _class(site: Site, facts: Facts, number: int) -> str:
         facts,
         title=one_line(facts.label(number)),
         line=f"Class {number}: the answer to {len(pictures)} of {facts.index.count} pictures.",
-        image=f"../{painted}" if site.has(painted) else "",
+        image=_if_there(site, "../", site.painted("", number)),
         pictures=[
             {
                 "image": f"../{_thumbnail(k)}",
