@@ -22,7 +22,7 @@ from tests.browsing import (
 from tests.slow_index import photo_folder
 from vizkit.atlas.choosing import places, slug
 from vizkit.atlas.facts import correlations, gather, histogram
-from vizkit.atlas.jobs import AT_ONCE, jobs
+from vizkit.atlas.jobs import AT_ONCE, TOGETHER, jobs
 from vizkit.atlas.site import channel_page, class_page, layer_page
 from vizkit.cli.main import call
 from vizkit.errors import UsageError
@@ -73,13 +73,21 @@ def test_two_layers_of_each_stage_are_looked_at(lite0):
 
 
 def test_the_best_channels_of_every_layer_come_first():
-    ranked = [("a", list(range(10))), ("b", list(range(20, 23)))]
-    every = list(jobs(ranked, [7, 8], read_shard("1/1")))
-    assert [j.layer for j in every] == ["a", "b", "", "a", "a"]
-    assert every[0].numbers == tuple(range(AT_ONCE))
-    shards = [list(jobs(ranked, [7, 8], read_shard(f"{k}/3"))) for k in (1, 2, 3)]
-    assert sorted((j.layer, j.numbers) for part in shards for j in part) == sorted(
-        (j.layer, j.numbers) for j in every
+    ranked = [("a", list(range(150))), ("b", list(range(220, 223)))]
+    every = list(jobs(ranked, 10, [7, 8], read_shard("1/1")))
+    images = [j for j in every if j.what == "image"]
+    assert [j.layer for j in images] == ["a", "b", "", "a", "a"]
+    assert images[0].numbers == tuple(range(AT_ONCE))
+    assert [(j.layer, len(j.numbers)) for j in every[:2]] == [("a", TOGETHER), ("b", 3)]  # patches at once
+    cuts = [k for k, j in enumerate(every) if j.what == "patches"]
+    assert cuts == [0, 1, 4, 7]  # then among the images
+    assert sorted(n for j in every if j.what == "patches" for n in j.numbers) == [
+        *range(150),
+        *range(220, 223),
+    ]
+    shards = [list(jobs(ranked, 10, [7, 8], read_shard(f"{k}/3"))) for k in (1, 2, 3)]
+    assert sorted((j.what, j.layer, j.numbers) for part in shards for j in part) == sorted(
+        (j.what, j.layer, j.numbers) for j in every
     )
 
 
@@ -98,8 +106,10 @@ def test_correlations_are_those_of_numpy():
 def test_every_channel_and_class_has_a_page(built, network):
     folder, made = built
     index = vizkit.Index(folder / "index")
-    facts = gather(network, index, places(network, ["conv2", "relu#1"]), 5)
-    assert made.there == made.wanted == sum(len(n) for _, n in facts.ranked()) + len(facts.classes)
+    facts = gather(network, index, places(network, ["conv2", "relu#1"]))
+    assert (
+        made.there == made.wanted == sum(len(layer.order[:5]) for layer in facts.layers) + len(facts.classes)
+    )
     for layer in facts.layers:
         name = layer.place.name
         assert (folder / layer_page(name)).is_file()
@@ -146,7 +156,7 @@ def test_it_goes_on_where_it_stopped(network, photos, tmp_path):
     assert "not painted yet" in (tmp_path / layer_page("conv2")).read_text(encoding="utf-8")
 
     def stop(stage, done, total):
-        if stage == "painting":
+        if stage == "pictures" and done == 3:
             raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
@@ -163,7 +173,7 @@ def test_it_goes_on_where_it_stopped(network, photos, tmp_path):
 
 def test_it_is_a_site_before_the_first_patch_is_cut(network, photos, tmp_path):
     def stop(stage, done, total):
-        if stage == "patches":
+        if stage == "pictures":
             raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):

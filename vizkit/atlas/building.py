@@ -29,8 +29,6 @@ PATCHES = 9
 """Patches that a channel's page shows."""
 SIDE, GAP = 112, 5
 """Side of a patch, and the space between two, in pixels."""
-TOGETHER = 64
-"""Channels whose patches are cut at once: photographs are opened once for all of them."""
 CLASSES = 24
 """Classes that have a page with a painted image."""
 
@@ -97,15 +95,13 @@ def microscope(
     chosen = [p.name for p in where if p.chosen]
     site.claim(_about(model, chosen, settings), force=settings.force)
     index = _index(model, Path(photos), site, chosen, say)
-    facts = gather(model, index, where, settings.channels)
+    facts = gather(model, index, where)
     if not site.has("index.html"):
         write_pages(site, facts)
-    clock = _Clock(begun, settings.minutes)
-    todo = list(jobs(facts.ranked(), facts.classes[:CLASSES], settings.shard))
-    made = Made(wanted=sum(len(job.numbers) for job in todo), page=str(site.folder / "index.html"))
-    made.stopped = not (
-        _strips(facts, site, clock, say) and _paintings(facts, site, clock, todo, settings, made, say)
-    )
+    ranked = [(layer.place.name, layer.order) for layer in facts.layers]
+    todo = list(jobs(ranked, settings.channels, facts.classes[:CLASSES], settings.shard))
+    made = Made(wanted=_images(todo), page=str(site.folder / "index.html"))
+    made.stopped = not _done(facts, site, _Clock(begun, settings.minutes), todo, settings, made, say)
     write_pages(site, facts)
     return made
 
@@ -128,7 +124,7 @@ class _Clock:
         self._longest = max(self._longest, time.monotonic() - self._last)
 
 
-def _paintings(
+def _done(
     facts: Facts,
     site: Site,
     clock: _Clock,
@@ -137,24 +133,33 @@ def _paintings(
     made: Made,
     say: Say | None,
 ) -> bool:
-    """The images, page by page; False where the budget ended first."""
+    """The pictures, each on its page when it is there; False where the budget ended first."""
     at = time.monotonic()
-    for job in todo:
+    for number, job in enumerate(todo):
+        place = site.painted if job.what == "image" else site.patches
+        missing = [n for n in job.numbers if not site.has(place(job.layer, n))]
         if not clock.begin():
             return False
-        missing = [n for n in job.numbers if not site.has(site.painted(job.layer, n))]
-        if missing:
+        if missing and job.what == "image":
             _paint(facts, site, Job(job.layer, tuple(missing)), settings, made)
+        elif missing:
+            _cut(facts, site, job.layer, missing)
+        if missing:
             write_layer(site, facts, job.layer, missing)
         clock.done()
-        made.there += len(job.numbers)
-        made.now += len(missing)
+        if job.what == "image":
+            made.there += len(job.numbers)
+            made.now += len(missing)
         if say:
-            say("painting", made.there, made.wanted)
+            say("pictures", number + 1, len(todo))
         if time.monotonic() - at > 60:  # the front page counts what is there
             write_pages(site, facts, front_only=True)
             at = time.monotonic()
     return True
+
+
+def _images(todo: Sequence[Job]) -> int:
+    return sum(len(job.numbers) for job in todo if job.what == "image")
 
 
 def _about(model: VisionModel, layers: Sequence[str], settings: Settings) -> dict[str, Any]:
@@ -188,26 +193,11 @@ def _index(model: VisionModel, photos: Path, site: Site, layers: Sequence[str], 
     return report.index
 
 
-def _strips(facts: Facts, site: Site, clock: _Clock, say: Say | None) -> bool:
-    """The patches of every channel as one picture each, the most selective of all layers first; as above."""
-    done, total = 0, sum(len(layer.order) for layer in facts.layers)
-    longest = max((len(layer.order) for layer in facts.layers), default=0)
-    for start in range(0, longest, TOGETHER):
-        for layer in facts.layers:
-            name, some = layer.place.name, layer.order[start : start + TOGETHER]
-            missing = [k for k in some if not site.has(site.patches(name, k))]
-            if missing and not clock.begin():
-                return False
-            if missing:
-                cut = patches(facts.index, [f"{name}:{k}" for k in missing], count=PATCHES)
-                for number, row in zip(missing, cut.strips, strict=True):
-                    site.keep(site.patches(name, number), strip([tile.image for tile in row.tiles]))
-                write_layer(site, facts, name, missing)
-                clock.done()
-            done += len(some)
-            if say and some:
-                say("patches", done, total)
-    return True
+def _cut(facts: Facts, site: Site, layer: str, numbers: Sequence[int]) -> None:
+    """The patches of each of these channels as one picture."""
+    found = patches(facts.index, [f"{layer}:{n}" for n in numbers], count=PATCHES)
+    for number, row in zip(numbers, found.strips, strict=True):
+        site.keep(site.patches(layer, number), strip([tile.image for tile in row.tiles]))
 
 
 def strip(pictures: Sequence[Image.Image]) -> Image.Image:

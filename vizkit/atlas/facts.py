@@ -52,15 +52,10 @@ class Facts:
     index: Index
     places: Sequence[Place]
     layers: Sequence[LayerFacts]
-    most: int | None
 
     def layer(self, name: str) -> LayerFacts:
         """The facts of a layer."""
         return next(found for found in self.layers if found.place.name == name)
-
-    def ranked(self) -> list[tuple[str, Sequence[int]]]:
-        """The layers with the channels that are painted, most selective first."""
-        return [(found.place.name, found.order[: self.most]) for found in self.layers]
 
     @cached_property
     def classes(self) -> list[int]:
@@ -97,10 +92,10 @@ class Facts:
         return {k: sorted(v, key=lambda item: -item[2])[:24] for k, v in found.items()}
 
 
-def gather(model: VisionModel, index: Index, places: Sequence[Place], most: int | None) -> Facts:
-    """All that the pages tell. most: channels of a layer that have a picture painted (None: all)."""
+def gather(model: VisionModel, index: Index, places: Sequence[Place]) -> Facts:
+    """All that the pages tell."""
     layers = [_layer(index, place) for place in places if place.chosen]
-    return Facts(model, index, places, layers, most)
+    return Facts(model, index, places, layers)
 
 
 def _layer(index: Index, place: Place) -> LayerFacts:
