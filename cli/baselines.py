@@ -27,10 +27,12 @@ def _judge(**given: Any) -> None:
     from pathlib import Path
 
     from vizkit import atomic
+    from vizkit.folders import refuse_input
     from vizkit.training.baselines import baselines
     from vizkit.training.datasets import load_data
 
     out = given["out"] or f"{Path(given['data']).resolve().name}.baselines.html"
+    refuse_input(out, [given["data"]])
     atomic.check(out, force=given["force"])
     data = load_data(given["data"], size=given["size"])
     with bar("classifiers", shown=not given["quiet"]) as step:

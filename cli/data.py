@@ -28,9 +28,11 @@ def _look(**given: Any) -> None:
     from pathlib import Path
 
     from vizkit import atomic
+    from vizkit.folders import refuse_input
     from vizkit.training.looking import look_at_data
 
     out = given["out"] or f"{Path(given['data']).resolve().name}.data.html"
+    refuse_input(out, [given["data"]])
     atomic.check(out, force=given["force"])
     with bar("looking", shown=not given["quiet"]) as step:
         report = look_at_data(given["data"], seed=given["seed"], on_step=step)

@@ -29,9 +29,13 @@ def _report(image: str | None, out: str | None, **given: Any) -> None:
     from vizkit.cli.inputs import sample_photograph
     from vizkit.cli.runner import load_model
     from vizkit.dossiers import JUDGED, report
+    from vizkit.folders import refuse_input, require_there
 
     path = image or sample_photograph()
     page = out or str((Path(image) if image else Path(Path(path).name)).with_suffix(".report.html"))
+    if given["index"]:
+        require_there(given["index"])
+    refuse_input(page, [path, given["index"]])
     atomic.check(page, force=given["force"])
     model = load_model(given)
     with bar("report", shown=not given["quiet"]) as step:

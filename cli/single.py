@@ -176,8 +176,8 @@ def _is_folder(path: str) -> bool:
 
 
 def _check_pictures(signature: Signature, given: dict[str, Any]) -> None:
-    """Missing files are said before anything heavy is loaded; no picture is replaced by its own painting."""
-    from vizkit.folders import require_there
+    """Missing files are said before anything heavy is loaded; nothing that is read is replaced."""
+    from vizkit.folders import refuse_input, require_there
 
     for parameter in signature.parameters:
         value = given.get(parameter.name)
@@ -185,8 +185,9 @@ def _check_pictures(signature: Signature, given: dict[str, Any]) -> None:
         for name in names if parameter.role in _PICTURES else ():
             if name != "-":
                 require_there(name)
-            if given["out"] and os.path.realpath(name) == os.path.realpath(given["out"]):
-                raise UsageError(f"{name!r} is an input; write the result elsewhere")
+        if parameter.role in ("index", "images", *_PICTURES):
+            for written in (given["out"], given.get("raw"), given.get("sheet")):
+                refuse_input(written, [name for name in names if isinstance(name, str)])
 
 
 def _inputs(signature: Signature) -> list[Parameter]:

@@ -26,7 +26,7 @@ from vizkit.cli.calls import python_call
 from vizkit.cli.main import call
 from vizkit.errors import UsageError
 from vizkit.exhibition import building, entries, keys, samples
-from vizkit.exhibition.building import build, command_of, is_fresh, plan_build
+from vizkit.exhibition.building import build, command_of, is_fresh, plan_build, read_built
 from vizkit.exhibition.formulas import formula_svg
 from vizkit.exhibition.measured import read_measured
 from vizkit.exhibition.page import write_page
@@ -221,10 +221,49 @@ def test_an_interrupted_build_keeps_what_was_made(tmp_path):
 def test_pictures_that_are_no_longer_shown_are_taken_away(built):
     folder, _ = built
     vizkit.lab("graph").save(folder / "pictures" / "mine.webp")
-    atomic.write(folder / "records" / "old.json", b"{}", force=True)
+    atomic.write(folder / "records" / "old.json", b'{"vizkit": "0"}', force=True)
+    (folder / "records" / "mine.json").write_text("{}")
     build(plan_build(folder), pretend)
     assert not (folder / "records" / "old.json").exists()
+    assert (folder / "records" / "mine.json").exists()
     assert (folder / "pictures" / "mine.webp").exists()  # not vizkit's
+
+
+def test_a_folder_of_somebody_elses_is_left_alone(tmp_path):
+    for name in ("records/patients.csv", "photos/cat.jpg"):
+        (tmp_path / name).parent.mkdir()
+        (tmp_path / name).write_text("mine")
+    with pytest.raises(UsageError, match="holds other files"):
+        plan_build(tmp_path)
+    assert (tmp_path / "photos" / "cat.jpg").read_text() == "mine"
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["photos", "records"]
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"files": None},
+        {"files": [1]},
+        {"files": ["/etc/hostname"]},
+        {"files": ["../outside.png"]},
+        {"facts": []},
+        {"seconds": "x"},
+        {"sizes": {}},
+        {"error": None},
+        {"key": 3},
+    ],
+    ids=str,
+)
+def test_a_damaged_record_is_made_again(built, tmp_path, change):
+    folder, _ = built
+    record = json.loads((folder / "records" / "saliency.json").read_text())
+    (tmp_path / "records").mkdir()
+    (tmp_path / "records" / "saliency.json").write_text(json.dumps(record))
+    assert read_built(tmp_path, "saliency") == record
+    (tmp_path / "records" / "saliency.json").write_text(json.dumps(record | change))
+    assert read_built(tmp_path, "saliency") is None
+    (tmp_path / "records" / "saliency.json").write_text("[" * 200_000)
+    assert read_built(tmp_path, "saliency") is None
 
 
 def test_names_and_pictures_that_are_not_there(tmp_path, capsys):

@@ -115,6 +115,41 @@ def train(model, styles, photos, path, **more):
     return vizkit.train_fast_style(model, styles, photos, path, **options | more)
 
 
+@pytest.mark.parametrize("key", ["done", "train", "held", "network"])
+@pytest.mark.parametrize("value", [None, -1, 10**9, "x", [1], {}], ids=str)
+def test_a_state_that_says_what_cannot_be_is_not_gone_on_with(model, styles, photos, tmp_path, key, value):
+    path = tmp_path / "net.safetensors"
+
+    def cut(done, total):
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        train(model, styles, photos, path, on_step=cut)
+    state = f"{path}.state"
+    saved = load(state, f"{KIND} in training")
+    save(state, saved.kind, {k: v for k, v in saved.config.items() if k != key}, saved.tensors)
+    with pytest.raises(UsageError, match="does not say"):
+        train(model, styles, photos, path)
+    if key == "network" or (key != "done" and value == {}):
+        return  # another network's state is begun anew, and an empty journal is one
+    save(state, saved.kind, {**saved.config, key: value}, saved.tensors)
+    with pytest.raises(UsageError, match="does not say"):
+        train(model, styles, photos, path)
+
+
+def test_a_changed_number_in_a_file_is_noticed(tmp_path):
+    path = restyled(tmp_path / "net.safetensors")
+    arrays, told = tensorfiles.read(path)
+    about = json.loads(told["network"])
+    for change in ({"config": about["config"] | {"blocks": 2}}, {"sha256": None}):
+        changed = {k: v for k, v in (about | change).items() if v is not None}
+        tensorfiles.write(path, arrays, told | {"network": json.dumps(changed)})
+        with pytest.raises(UsageError, match="damaged"):
+            load(path, KIND)
+    tensorfiles.write(path, arrays, told | {"network": json.dumps(changed | {"format": 1})})
+    FastStyle(path)  # of the first format, which had no hash at its beginning
+
+
 def test_training_lowers_the_loss_and_can_be_cut(model, styles, photos, tmp_path):
     whole = train(model, styles, photos, tmp_path / "whole.safetensors", steps=30, rate=3e-3)
     losses = [v["total"] for _, v in whole.journal.held]
@@ -177,14 +212,10 @@ def test_a_prior_is_trained_and_painted_with(model, photos, tmp_path):
 
 
 def restyled(path, **changes):
-    """A style network's file that says something else of it; without its hash, which none need have."""
-    config = {"styles": ["a"], "width": 2, "blocks": 1}
+    """A style network's file that says something else of it."""
+    config = {"styles": ["a"], "width": 2, "blocks": 1} | changes
+    config = {k: v for k, v in config.items() if v is not None}
     save(str(path), KIND, config, StyleNet(1, 2, 1).state_dict())
-    arrays, told = tensorfiles.read(path)
-    about = json.loads(told["network"])
-    del about["sha256"]
-    about["config"] = {k: v for k, v in (about["config"] | changes).items() if v is not None}
-    tensorfiles.write(path, arrays, told | {"network": json.dumps(about)})
     return path
 
 

@@ -189,6 +189,23 @@ def test_it_is_a_site_before_the_first_patch_is_cut(network, photos, tmp_path):
     assert not [p for p in pages if "not cut yet" in p.read_text(encoding="utf-8")]
 
 
+def test_beginning_again_waits_for_an_index(network, photos, tmp_path):
+    asked = {"layers": ["conv2"], "channels": 2, "preview": True}
+    vizkit.microscope(network, photos, tmp_path / "site", **asked)
+    pictures = sorted((tmp_path / "site").rglob("*.webp"))
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(UsageError, match="no pictures"):
+        vizkit.microscope(network, tmp_path / "empty", tmp_path / "site", force=True, **asked)
+    assert sorted((tmp_path / "site").rglob("*.webp")) == pictures
+    (tmp_path / "site" / "pictures" / "mine.webp").write_bytes(b"mine")
+    made = vizkit.microscope(
+        network, photos, tmp_path / "site", layers=["relu#1"], channels=1, preview=True, force=True
+    )
+    assert made.there == made.wanted
+    assert not [p for p in pictures if p.exists() and "conv2" in str(p)]
+    assert (tmp_path / "site" / "pictures" / "mine.webp").exists()
+
+
 def test_shards_make_what_one_does(network, photos, tmp_path):
     asked = {"layers": ["conv2"], "channels": 8, "preview": True}
     whole, parts = tmp_path / "whole", tmp_path / "parts"

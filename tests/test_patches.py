@@ -12,6 +12,7 @@ from tests.slow_index import photo_folder
 from vizkit.errors import ModelError, UsageError
 from vizkit.hooks import capture
 from vizkit.receptive import unit_boxes
+from vizkit.scanning import photographs
 from vizkit.scanning.index import LayerEntry, LayerRows
 from vizkit.scanning.photographs import Photographs
 from vizkit.scanning.winners import Patch, field_of, framed, overlap, read_unit, strongest, unlike
@@ -189,3 +190,11 @@ def test_a_folder_is_scanned_on_the_way(made):
     model, index, photos = made
     there = vizkit.patches(index, "conv2:3", count=5).values
     torch.testing.assert_close(vizkit.patches(photos, "conv2:3", model=model, count=5).values, there)
+
+
+def test_a_unit_that_sees_nothing_is_a_grey_square():
+    picture = Image.new("RGB", (40, 30), "red")
+    for box in ((5, 5, 5, 9), (7, 3, 2, 9), (4, 9, 8, 2)):
+        cut = photographs._cut(picture, box, (0, 0, 40, 30), 12)
+        assert cut.size == (12, 12)
+        assert cut.getcolors() == [(144, (128, 128, 128))]

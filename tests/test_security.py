@@ -16,6 +16,7 @@ import vizkit
 from tests.conftest import TinyNet
 from tests.reliability import mutations
 from tests.reliability.hushed import hushed_call
+from tests.reliability.processes import fingerprint
 from tests.slow_index import photo
 from vizkit import atomic
 from vizkit.errors import UsageError
@@ -137,6 +138,52 @@ def test_an_index_that_says_nothing_of_its_labels(tmp_path):
     (index / "index.json").write_text(json.dumps(about))
     with pytest.raises(UsageError, match=r"damaged.*labels"):
         vizkit.Index(index)
+
+
+OVER = (
+    ["embed", "{index}", "--method", "pca", "-o", "{index}/index.json"],
+    ["summary", "{index}", "-o", "{index}/index.json"],
+    ["neighbours", "{index}", "{photo}", "-o", "{index}/index.json"],
+    ["neighbours", "{index}", "{photo}", "-o", "{photo}", "-f"],
+    ["report", "{photo}", "-o", "{photo}", "-f"],
+    ["report", "{photo}", "--index", "{index}", "-o", "{index}/index.json", "-f"],
+    ["data", "{data}", "-o", "{data}/data_batch_1.bin", "-f"],
+    ["baselines", "{data}", "-o", "{data}/data_batch_1.bin", "-f"],
+)
+
+
+@pytest.mark.parametrize("words", OVER, ids=lambda words: f"{words[0]} {words[-2]}")
+def test_what_is_read_is_not_replaced(tmp_path, words):
+    places = {"index": mutations.make_small_index(tmp_path), "photo": tmp_path / "photo.png"}
+    places["data"] = tmp_path / "data"
+    photo(3).save(places["photo"])
+    places["data"].mkdir()
+    (places["data"] / "data_batch_1.bin").write_bytes(bytes(3073))
+    before = fingerprint(tmp_path)
+    code, said = hushed_call([word.format(**places) for word in words])
+    assert code == 2 and "is an input" in said, said
+    assert fingerprint(tmp_path) == before
+
+
+def test_results_of_a_folder_carry_its_name(tmp_path, capsys):
+    from tests.slow_index import photo_folder
+
+    photo_folder(tmp_path / "photos", 6)
+    torch.manual_seed(0)
+    model = vizkit.wrap(TinyNet(), size=32)
+    found = vizkit.embed(tmp_path / "photos", model=model, method="pca")
+    assert "vizkit-" not in repr(found) and "'photos'" in repr(found)
+
+
+@pytest.mark.parametrize(
+    "words", [["data", "{}"], ["baselines", "{}"], ["fast-style", "apply", "{}", "{photo}"]]
+)
+def test_pipes_are_not_waited_for(tmp_path, words):
+    os.mkfifo(tmp_path / "pipe")
+    photo(3).save(tmp_path / "photo.png")
+    code, said = hushed_call([w.format(tmp_path / "pipe", photo=tmp_path / "photo.png") for w in words])
+    assert code == 2, said
+    assert "pipe" in said
 
 
 def test_files_without_end_and_pipes_are_not_read(tmp_path):

@@ -4,7 +4,7 @@ import errno
 import itertools
 import os
 import stat
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 from vizkit.atomic import is_ours, is_temporary
@@ -70,6 +70,23 @@ def read_small(path: str | os.PathLike[str], limit: int = 1 << 26) -> bytes:
     if len(data) > limit:
         raise OSError(errno.EFBIG, f"it is larger than {limit:,} bytes", os.fspath(path))
     return data
+
+
+def refuse_input(out: str | None, sources: Iterable[str | None]) -> None:
+    """Raise `UsageError` where writing to `out` would replace something that is read.
+
+    sources: files, folders of pictures or data, indexes; None and "-" are none. What vizkit made inside a
+    folder of pictures may be replaced, inside an index nothing.
+    """
+    target = os.path.realpath(out or "")
+    for source in sources if out and out != "-" else ():
+        if not source or source == "-" or not os.path.exists(source):
+            continue
+        place = os.path.realpath(source)
+        inside = target.startswith(place + os.sep) and os.path.exists(target)
+        index = os.path.exists(os.path.join(place, "index.json"))
+        if target == place or (inside and (index or not is_ours(target))):
+            raise UsageError(f"{out!r} is an input; write the result elsewhere")
 
 
 def require_there(path: str) -> None:

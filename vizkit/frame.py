@@ -87,6 +87,11 @@ def scaled_box(box: Box, photo_size: Size, size: Size) -> Box:
 
 def _resample(scaled: Floats, box: Box, x: Size, y: Size) -> Floats:
     """Pixels [x0, x1) x [y0, y1) of the map stretched over `box` (in the same pixels)."""
+    # a box narrower than a pixel: its mean alone is seen, and padding it would take gigabytes
+    if box[2] - box[0] < 1:
+        scaled = scaled.mean(1, keepdims=True)
+    if box[3] - box[1] < 1:
+        scaled = scaled.mean(0, keepdims=True)
     height, width = scaled.shape
     across, down = width / (box[2] - box[0]), height / (box[3] - box[1])  # map pixels a picture pixel
     pad = math.ceil(max(across, down)) + 1

@@ -17,7 +17,7 @@ from vizkit.errors import UsageError, VizkitError
 
 Net = TypeVar("Net", bound=nn.Module)
 
-VERSION = 1
+VERSION = 2
 """Of the format: raised when older files can no longer be read as they are."""
 
 
@@ -33,7 +33,8 @@ class Saved:
 def save(path: str, kind: str, config: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> None:
     """Write tensors with their kind and configuration, in one step. Raises what `atomic.write` raises."""
     arrays = {name: t.detach().cpu().contiguous().numpy() for name, t in tensors.items()}
-    about = {"kind": kind, "format": VERSION, "config": config, "sha256": _digest(arrays)}
+    config = json.loads(json.dumps(config))
+    about = {"kind": kind, "format": VERSION, "config": config, "sha256": _digest(arrays, config)}
     tensorfiles.write(path, arrays, {atomic.MARK: __version__, "network": json.dumps(about, sort_keys=True)})
 
 
@@ -50,14 +51,16 @@ def load(path: str | os.PathLike[str], kind: str) -> Saved:
         raise UsageError(f"{name!r} is a {said}, not a {kind}")
     if number > VERSION:
         raise UsageError(f"{name!r} was written by a newer vizkit (format {number}); update vizkit")
-    if about.get("sha256", _digest(arrays)) != _digest(arrays):
+    # files of the first format have a hash of the tensors alone, or none
+    digest = _digest(arrays, config if number > 1 else None)
+    if about.get("sha256", digest if number < 2 else "") != digest:
         raise UsageError(f"{name!r} is damaged: its numbers are not those that were written; train it anew")
     return Saved(said, config, {key: torch.from_numpy(array.copy()) for key, array in arrays.items()})
 
 
-def _digest(arrays: Mapping[str, np.ndarray[Any, Any]]) -> str:
-    """SHA-256 of the names and numbers, in the order of the names."""
-    digest = hashlib.sha256()
+def _digest(arrays: Mapping[str, np.ndarray[Any, Any]], config: Mapping[str, Any] | None) -> str:
+    """SHA-256 of the configuration, and of names and numbers in the order of the names."""
+    digest = hashlib.sha256(b"" if config is None else json.dumps(config, sort_keys=True).encode())
     for key in sorted(arrays):
         digest.update(key.encode())
         digest.update(np.ascontiguousarray(arrays[key]).tobytes())

@@ -4,10 +4,12 @@ The format (https://github.com/huggingface/safetensors): eight bytes with the le
 header (name -> dtype, shape, begin and end of the data), the data. Any safetensors library reads them.
 """
 
+import errno
 import json
 import math
 import mmap
 import os
+import stat
 import struct
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
@@ -85,7 +87,10 @@ def read(path: str | os.PathLike[str]) -> tuple[dict[str, Array], dict[str, str]
     """
     name = os.fspath(path)
     try:
-        size = os.path.getsize(path)
+        known = os.stat(path)
+        if not stat.S_ISREG(known.st_mode):
+            raise OSError(errno.EINVAL, "it is no file")  # a pipe would be waited for
+        size = known.st_size
         with open(path, "rb") as file:
             (length,) = struct.unpack("<Q", file.read(8))
             if length > min(size - 8, _LONGEST_HEADER):

@@ -93,8 +93,11 @@ def microscope(
     site = Site(Path(folder))
     where = places(model, layers)
     chosen = [p.name for p in where if p.chosen]
-    site.claim(_about(model, chosen, settings), force=settings.force)
-    index = _index(model, Path(photos), site, chosen, say)
+    about = _about(model, chosen, settings)
+    anew = site.claim(about, force=settings.force)
+    index = _index(model, Path(photos), site, chosen, say, anew=anew)
+    if anew:  # not before there is an index: what is there is worth more than a wrong command
+        site.begin_again(about)
     facts = gather(model, index, where)
     if not site.has("index.html"):
         write_pages(site, facts)
@@ -173,7 +176,9 @@ def _about(model: VisionModel, layers: Sequence[str], settings: Settings) -> dic
     }
 
 
-def _index(model: VisionModel, photos: Path, site: Site, layers: Sequence[str], say: Say | None) -> Index:
+def _index(
+    model: VisionModel, photos: Path, site: Site, layers: Sequence[str], say: Say | None, *, anew: bool
+) -> Index:
     if (photos / "index.json").is_file():
         index = Index(photos)
         index.model(model)  # of the same weights
@@ -186,6 +191,7 @@ def _index(model: VisionModel, photos: Path, site: Site, layers: Sequence[str], 
         site.folder / "index",
         layers=layers,
         features="all",
+        force=anew,
         on_step=(lambda done, total: say("scanning", done, total)) if say else None,
     )
     if report.index is None:

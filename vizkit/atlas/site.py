@@ -2,6 +2,7 @@
 
 import io
 import json
+import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -14,6 +15,7 @@ from vizkit.errors import UsageError
 from vizkit.folders import read_small, refuse_foreign
 
 ABOUT = "microscope.json"
+_OURS = re.compile(r"\d+(\.patches|\.guided)?\.webp|\d+\.jpg")
 
 
 class Site:
@@ -22,15 +24,17 @@ class Site:
     def __init__(self, folder: Path) -> None:
         self.folder = folder
 
-    def claim(self, settings: Mapping[str, Any], *, force: bool) -> None:
-        """Make the folder one of these settings. Raises `UsageError` where it has others, but for `force`."""
+    def claim(self, settings: Mapping[str, Any], *, force: bool) -> bool:
+        """Make an empty folder one of these settings; gives whether what is there must go (`begin_again`).
+
+        Raises `UsageError` where it has others, but for `force`.
+        """
         refuse_foreign(self.folder, ABOUT)
         path = self.folder / ABOUT
-        text = json.dumps(dict(settings), indent=1, sort_keys=True)
         if path.is_file() and not force:
             try:
                 found = json.loads(read_small(path))
-            except ValueError:
+            except (OSError, ValueError, RecursionError):
                 found = {}
             known = found if isinstance(found, dict) else {}
             other = [k for k in settings if known.get(k) != settings[k]]
@@ -39,11 +43,27 @@ class Site:
                 raise UsageError(
                     f"{str(self.folder)!r} was made with another {told}; take another folder, or --force"
                 )
-        if path.is_file() and force:
-            for picture in (self.folder / "pictures").rglob("*.webp"):
+        if path.is_file():
+            return force
+        self._mark(settings)
+        return False
+
+    def begin_again(self, settings: Mapping[str, Any]) -> None:
+        """Take our pictures and pages away, and mark the folder as one of these settings."""
+        for picture in (self.folder / "pictures").glob("*/*"):
+            if _OURS.fullmatch(picture.name) and picture.is_file():
                 picture.unlink()
+        for inside in ("layers", "channels", "classes"):
+            for page in (self.folder / inside).rglob("*.html"):
+                if atomic.is_ours(page):
+                    page.unlink()
+        (self.folder / "index.html").unlink(missing_ok=True)
+        self._mark(settings)
+
+    def _mark(self, settings: Mapping[str, Any]) -> None:
+        text = json.dumps(dict(settings), indent=1, sort_keys=True)
         atomic.make_folder(self.folder)
-        atomic.write(path, (text + "\n").encode(), force=True)
+        atomic.write(self.folder / ABOUT, (text + "\n").encode(), force=True)
 
     # --- pictures ---
 

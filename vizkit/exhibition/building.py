@@ -6,6 +6,7 @@ import json
 import multiprocessing
 import os
 import shlex
+import threading
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
@@ -14,7 +15,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from vizkit import atomic
+from vizkit import __version__, atomic
 from vizkit.errors import UsageError, did_you_mean, one_line
 from vizkit.exhibition.entries import rooms, shots
 from vizkit.exhibition.keys import file_digest, key_of, source_digest
@@ -27,6 +28,8 @@ from vizkit.signatures import method_names
 Run = Callable[[list[str]], int]
 """The command line: arguments in, exit code out."""
 
+ABOUT = "gallery.json"
+"""Marks a folder as a gallery of ours."""
 RECORDS = "records"
 COLUMN = 760
 """Width of figures that stand two in a row, in pixels; the others have the command's own."""
@@ -75,8 +78,12 @@ def plan_build(
 
     only: names of techniques, sections or shots. Raises `UsageError` for others.
     """
-    refuse_foreign(folder, RECORDS)
+    refuse_foreign(folder, ABOUT)
     place = atomic.make_folder(folder).absolute()
+    if not (place / ABOUT).exists():
+        atomic.write(
+            place / ABOUT, (json.dumps({atomic.MARK: __version__, "made": "gallery"}) + "\n").encode()
+        )
     for inside in (RECORDS, "pictures", "work"):
         atomic.make_folder(place / inside)
     photos = {**write_photographs(place, images), "pieces": write_pieces(place, images)}
@@ -124,9 +131,28 @@ def read_built(folder: Path, name: str) -> dict[str, Any] | None:
     """The record of a shot, or None."""
     try:
         found = json.loads(read_small(folder / RECORDS / f"{name}.json"))
-    except (OSError, ValueError):
+    except (OSError, ValueError, RecursionError):
         return None
-    return found if isinstance(found, dict) else None
+    return found if _is_record(found) else None
+
+
+def _is_record(found: Any) -> bool:
+    """Whether it has all that readers take for granted; what has not is made again."""
+    if not isinstance(found, dict) or not isinstance(found.get("key"), str):
+        return False
+    files, facts, sizes = found.get("files"), found.get("facts", {}), found.get("sizes", {})
+    if not isinstance(files, list) or not all(isinstance(path, str) for path in files):
+        return False
+    inside = not any(os.path.isabs(path) or ".." in Path(path).parts for path in files)
+    told = isinstance(facts, dict) and isinstance(sizes, dict) and isinstance(found.get("error"), str)
+    pictures = [p for p in files if Path(p).suffix in (".webp", ".png", ".jpg")]
+    sized = isinstance(sizes, dict) and all(_is_size(sizes.get(path)) for path in pictures)
+    seconds = found.get("seconds", 0.0)
+    return inside and told and sized and isinstance(seconds, int | float) and 0 <= seconds < 1e9
+
+
+def _is_size(found: Any) -> bool:
+    return isinstance(found, list) and len(found) == 2 and all(isinstance(n, int) and n > 0 for n in found)
 
 
 def is_fresh(folder: Path, task: Task) -> bool:
@@ -186,7 +212,7 @@ class _Work:
             record = future.result()
         except BrokenProcessPool:
             reason = "the process that made it has died (is the memory enough?)"
-            record = {"key": task.key, "error": reason, "files": []}
+            record = {atomic.MARK: __version__, "key": task.key, "error": reason, "files": []}
         path = self.plan.folder / RECORDS / f"{name}.json"
         atomic.write(
             path, atomic.encoded(json.dumps(record, indent=1, ensure_ascii=False) + "\n"), force=True
@@ -198,17 +224,31 @@ class _Work:
 
 
 def _begin(threads: int) -> None:
-    """A process of the pool: its share of the cores."""
+    """A process of the pool: its share of the cores; it ends when the one that started it does."""
     import torch
 
+    threading.Thread(target=_end_with, args=(multiprocessing.parent_process(),), daemon=True).start()
     torch.set_num_threads(threads)
+
+
+def _end_with(parent: Any) -> None:
+    """A pool's process waits for work for ever, also for that of a parent that was killed."""
+    if parent is not None:
+        parent.join()
+        os._exit(1)
 
 
 def make(run: Run, folder: str, task: Task) -> dict[str, Any]:
     """Run a shot's commands in the gallery's folder; returns its record. Failures become its `error`."""
     os.chdir(folder)
     begun = time.monotonic()
-    record: dict[str, Any] = {"key": task.key, "error": "", "files": [], "facts": {}}
+    record: dict[str, Any] = {
+        atomic.MARK: __version__,
+        "key": task.key,
+        "error": "",
+        "files": [],
+        "facts": {},
+    }
     if task.shot.copies:
         atomic.write(task.outputs[0], Path(task.shot.copies).read_bytes(), force=True)
     for number, command in enumerate(() if task.shot.copies else task.commands):
@@ -340,7 +380,7 @@ def _tidy(plan: Plan) -> None:
         kept |= set((read_built(plan.folder, name) or {}).get("files", ()))
     for path in _made_before(plan.folder):
         inside = path.relative_to(plan.folder).as_posix()
-        if path.parent.name == RECORDS and path.stem not in names:
+        if path.parent.name == RECORDS and path.stem not in names and atomic.is_ours(path):
             path.unlink()
         if path.parent.name == "pictures" and inside not in kept and atomic.is_ours(path):
             path.unlink()

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from vizkit.errors import ModelError
-from vizkit.networkfiles import fill, load, save
+from vizkit.networkfiles import Saved, believed, fill, load, save
 
 OnStep = Callable[[int, int], None] | None
 
@@ -128,16 +128,30 @@ class Fit:
         if not os.path.exists(self.state_path):
             return 0
         saved = load(self.state_path, f"{self.kind} in training")
-        if saved.config["network"] != json.loads(json.dumps(self.config)):
-            return 0
+        with believed(self.state_path):
+            if saved.config["network"] != json.loads(json.dumps(self.config)):
+                return 0
+            done = int(saved.config["done"])
+            if not 0 <= done <= self.steps:
+                raise ValueError(f"{done} of {self.steps} steps are done")
+            train, held = ([(int(n), dict(v)) for n, v in saved.config[key]] for key in ("train", "held"))
+            states = [self._state(saved, k, p) for k, p in enumerate(self.network.parameters())]
         fill(self.network, saved, self.state_path)
-        for k, parameter in enumerate(self.network.parameters()):
-            prefix = f"optimiser.{k}."
-            found = {n[len(prefix) :]: t for n, t in saved.tensors.items() if n.startswith(prefix)}
-            if found:
-                optimiser.state[parameter] = {
-                    n: t if n == "step" else t.to(parameter.device) for n, t in found.items()
-                }
-        journal.train[:] = [(step, values) for step, values in saved.config["train"]]
-        journal.held[:] = [(step, values) for step, values in saved.config["held"]]
-        return int(saved.config["done"])
+        for parameter, state in zip(self.network.parameters(), states, strict=True):
+            if state:
+                optimiser.state[parameter] = state
+        journal.train[:], journal.held[:] = train, held
+        return done
+
+    def _state(self, saved: Saved, number: int, parameter: nn.Parameter) -> dict[str, Tensor]:
+        """What Adam knows of a parameter; nothing before the first step. Raises `ValueError`, `KeyError`."""
+        prefix = f"optimiser.{number}."
+        found = {n[len(prefix) :]: t for n, t in saved.tensors.items() if n.startswith(prefix)}
+        if not found and not saved.config["done"]:
+            return {}
+        moments = {key: found[key] for key in ("exp_avg", "exp_avg_sq")}
+        if any(t.shape != parameter.shape or t.dtype != parameter.dtype for t in moments.values()):
+            raise ValueError(f"the optimiser's numbers for parameter {number} have another shape")
+        return {"step": found["step"].reshape(()).float()} | {
+            key: moment.to(parameter.device) for key, moment in moments.items()
+        }

@@ -151,7 +151,7 @@ def _scatter(
             method="",
             model=index.model_name,
             weights=index.fingerprint,
-            image=index.path.name,
+            image=index.called,
             target=pictures,
             layer=layer,
             versions=versions(),

@@ -220,7 +220,7 @@ def _result(
             method="",
             model=index.model_name,
             weights=index.fingerprint,
-            image=index.path.name,
+            image=index.called,
             target=", ".join(names),
             layer=details["layer"],
             versions=versions(),

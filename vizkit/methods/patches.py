@@ -230,7 +230,7 @@ def _result(
             method="",
             model=index.model_name,
             weights=index.fingerprint,
-            image=index.path.name,
+            image=index.called,
             target=names,
             layer=None,
             versions=versions(),
@@ -245,5 +245,5 @@ def _result(
         ],
         aligned=True,
         arrays=torch.from_numpy(values),
-        details={"index": index.path.name, "pictures": index.count},
+        details={"index": index.called, "pictures": index.count},
     )

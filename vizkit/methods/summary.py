@@ -188,7 +188,7 @@ def _result(
             method="",
             model=index.model_name,
             weights=index.fingerprint,
-            image=index.path.name,
+            image=index.called,
             target=names if len(layers) < 4 else f"{len(layers)} layers",
             layer=layers[0].name if len(layers) == 1 else None,
             versions=versions(),

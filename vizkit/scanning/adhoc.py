@@ -38,4 +38,5 @@ def opened(
         network = model if model is not None else load_model()
         report = scan(network, path, folder, layers=layers, features=features, on_step=on_step)
         assert report.index is not None  # noqa: S101 - for the type checker; all of it was scanned
+        report.index.called = path.name or path.resolve().name
         yield report.index

@@ -98,6 +98,8 @@ class Index:
 
     def __init__(self, path: Any) -> None:
         self.path = Path(path)
+        self.called = self.path.name or str(self.path)
+        """What results call it; of a temporary one the folder of pictures."""
         self.about = _read_about(self.path)
         with self._sound():
             check_about(self.about)

@@ -101,6 +101,8 @@ def _scaled(box: Box, x: float, y: float) -> Box:
 
 def _cut(picture: Image.Image, box: Box, seen: Box, side: int) -> Image.Image:
     """The box of a picture with its longer side at `side` px; grey outside of the picture and of `seen`."""
+    if box[2] <= box[0] or box[3] <= box[1]:  # a unit that sees nothing but padding
+        return Image.new("RGB", (side, side), GREY)
     scale = side / max(1e-6, box[2] - box[0], box[3] - box[1])
     size = max(1, round((box[2] - box[0]) * scale)), max(1, round((box[3] - box[1]) * scale))
     seen = max(0.0, seen[0]), max(0.0, seen[1]), min(picture.width, seen[2]), min(picture.height, seen[3])

@@ -72,7 +72,7 @@ def read(path: str) -> Parts | None:
             files = {p.name: read_small(p, _LARGEST) for p in below if _BATCH.fullmatch(p.name)}
         return _cifar_parts(files) if files else None
     with _unpacking(path):
-        packed = tarfile.is_tarfile(path)
+        packed = os.path.isfile(path) and tarfile.is_tarfile(path)  # a pipe would be waited for
         members = dict(_members(path)) if packed else {}
     if packed:
         return _cifar_parts(members)
@@ -136,13 +136,15 @@ def _unpacking(name: str) -> Iterator[None]:
 
 
 def _members(path: str) -> Iterator[tuple[str, bytes]]:
+    total = 0
     with tarfile.open(path) as archive:
         for member in archive:
             name = os.path.basename(member.name)
             file = archive.extractfile(member) if member.isfile() and _BATCH.fullmatch(name) else None
-            if file is not None and member.size > _LARGEST:
-                raise tarfile.TarError(f"{name} in it is larger than {_LARGEST:,} bytes")
             if file is not None:
+                total += member.size
+                if total > _LARGEST:
+                    raise tarfile.TarError(f"it holds more than {_LARGEST:,} bytes")
                 yield name, file.read()
 
 
