@@ -171,4 +171,4 @@ def test_a_box_narrower_than_a_pixel_shows_the_maps_mean():
     scaled = np.random.default_rng(0).random((224, 224)).astype(np.float32)
     found = spread(scaled, (262_152, 0, 262_200, 48), (524_352, 48), (64, 1))
     assert found.shape == (1, 64)
-    np.testing.assert_allclose(found.max(), scaled.mean(), rtol=1e-3)
+    np.testing.assert_allclose(found.max(), scaled.mean(), rtol=0.02)
