@@ -7,4 +7,5 @@ from vizkit.cli.main import run
 
 if __name__ == "__main__":  # other processes read this file too
     here = Path(__file__).parent
-    run(["gallery", "--out", str(here / "site"), "--measured", str(here / "measured"), *sys.argv[1:]])
+    measured = ["--measured", str(here / "measured")] if (here / "measured").is_dir() else []
+    run(["gallery", "--out", str(here / "site"), *measured, *sys.argv[1:]])

@@ -496,3 +496,24 @@ def test_what_was_measured_closes_the_page(built, tmp_path):
     with pytest.raises(UsageError, match="make it again"):
         read_measured(tmp_path)
     assert call(["gallery", "-o", str(tmp_path / "site"), "--measured", str(tmp_path)]) == 2
+
+
+@pytest.mark.parametrize("text", ["[" * 200_000, "null", "{}"])
+def test_records_of_something_else_are_no_measurements(tmp_path, text):
+    (tmp_path / "reliability.json").write_text(text)
+    with pytest.raises(UsageError, match="make it again"):
+        read_measured(tmp_path)
+
+
+def test_numbers_and_names_out_of_reason_are_no_measurements(tmp_path):
+    measured_in(tmp_path)
+    path = tmp_path / "benchmarks.json"
+    record = json.loads(path.read_text())
+    row = record["rows"][0]
+    path.write_text(json.dumps(record | {"rows": [row | {"job": 5, "exact": None}]}))
+    assert {type(cell) for cell in read_measured(tmp_path)[1].rows[0]} == {str}
+    path.write_text(json.dumps(record | {"rows": [row | {"milliseconds": 10**400}]}))
+    with pytest.raises(UsageError, match="make it again"):
+        read_measured(tmp_path)
+    with pytest.raises(UsageError, match="no folder"):
+        read_measured(tmp_path / "none")

@@ -12,7 +12,7 @@ from PIL.PngImagePlugin import PngInfo
 
 from vizkit import folders
 from vizkit.errors import UsageError
-from vizkit.folders import missing_file, walk_images
+from vizkit.folders import missing_file, read_json, walk_images
 
 ROOT = Path(__file__).resolve().parents[1]
 PNG = b"\x89PNG\r\n\x1a\n and no more: walking looks at names"
@@ -142,3 +142,19 @@ def test_names_are_enough_for_walking():
     code = f"import sys, vizkit.folders\nprint({heavy})"
     done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, check=True)
     assert done.stdout == b"[]\n"
+
+
+def test_json_files_are_read_within_limits(tmp_path):
+    path = tmp_path / "a.json"
+    path.write_text('{"a": [1]}')
+    assert read_json(path) == {"a": [1]}
+    with pytest.raises(OSError, match="larger than 3 bytes"):
+        read_json(path, 3)
+    for wrong in ("[" * 200_000, "{", ""):
+        path.write_text(wrong)
+        with pytest.raises(ValueError):  # noqa: PT011 - the library's words
+            read_json(path)
+    if hasattr(os, "mkfifo"):
+        os.mkfifo(tmp_path / "pipe.json")
+        with pytest.raises(OSError, match="no file"):
+            read_json(tmp_path / "pipe.json")

@@ -134,6 +134,36 @@ def test_a_finished_run_whose_files_were_changed_is_told(whole, digits, tmp_path
         train_into(digits, folder, RECIPE)
 
 
+@pytest.mark.parametrize("text", ["[]", "1", "null", "NaN", "[" * 200_000])
+@pytest.mark.parametrize("name", [RECORD, LINES])
+def test_records_of_something_else_are_refused(whole, digits, tmp_path, name, text):
+    folder = Path(shutil.copytree(whole.folder, tmp_path / "run"))
+    (folder / name).write_text(text)
+    with pytest.raises(UsageError, match="train into another"):
+        train_into(digits, folder, RECIPE)
+
+
+@pytest.mark.parametrize(
+    ("field", "value"),
+    [
+        ("held", None),
+        ("held", {}),
+        ("held", {"accuracy": "x"}),
+        ("held", {"accuracy": 10**400}),
+        ("test", [1]),
+    ],
+)
+def test_a_record_without_its_scores_is_told(whole, digits, tmp_path, field, value):
+    folder = Path(shutil.copytree(whole.folder, tmp_path / "run"))
+    record = json.loads((folder / RECORD).read_text())
+    (folder / RECORD).write_text(json.dumps(record | {field: value}))
+    with pytest.raises(UsageError, match=r"training\.json has"):
+        train_into(digits, folder, RECIPE)
+    del record["stopped"]
+    (folder / RECORD).write_text(json.dumps(record))
+    assert train_into(digits, folder, RECIPE).stopped == ""
+
+
 @pytest.mark.slow
 def test_the_report_shows_what_the_net_sees(digits, tmp_path):
     made = train_into(digits, tmp_path / "run", RECIPE.with_(net="simple", epochs=2))

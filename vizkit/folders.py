@@ -2,10 +2,12 @@
 
 import errno
 import itertools
+import json
 import os
 import stat
 from collections.abc import Iterable, Iterator
 from pathlib import Path
+from typing import Any
 
 from vizkit.atomic import is_ours, is_temporary
 from vizkit.errors import ImageError, UsageError, VizkitError, did_you_mean
@@ -64,10 +66,12 @@ def read_small(path: str | os.PathLike[str], limit: int = 1 << 26) -> bytes:
     with open(
         path, "rb", opener=lambda name, flags: os.open(name, flags | getattr(os, "O_NONBLOCK", 0))
     ) as file:
-        if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
+        status = os.fstat(file.fileno())
+        if not stat.S_ISREG(status.st_mode):
             raise OSError(errno.EINVAL, "it is no file", os.fspath(path))
-        data = file.read(limit + 1)
-    if len(data) > limit:
+        # no more is asked for than there is, as room for it is made at once; some systems say 0
+        data = file.read(min(limit, max(status.st_size, 1 << 16)) + 1) if status.st_size <= limit else None
+    if data is None or len(data) > limit:
         raise OSError(errno.EFBIG, f"it is larger than {limit:,} bytes", os.fspath(path))
     return data
 
@@ -87,6 +91,17 @@ def refuse_input(out: str | None, sources: Iterable[str | None]) -> None:
         index = os.path.exists(os.path.join(place, "index.json"))
         if target == place or (inside and (index or not is_ours(target))):
             raise UsageError(f"{out!r} is an input; write the result elsewhere")
+
+
+def read_json(path: str | os.PathLike[str], limit: int = 1 << 26) -> Any:
+    """What a JSON file holds that has no reason to be larger than `limit`.
+
+    Raises `OSError` as `read_small` does, and `ValueError` for what is no JSON or is nested too deep.
+    """
+    try:
+        return json.loads(read_small(path, limit))
+    except RecursionError:
+        raise ValueError("it is nested too deep") from None
 
 
 def require_there(path: str) -> None:

@@ -4,13 +4,12 @@ The files are what `python -m tests.reliability SIZE --json reliability.json` an
 --json benchmarks.json` write.
 """
 
-import json
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from vizkit.errors import UsageError
-from vizkit.folders import read_small
+from vizkit.folders import read_json
 
 RELIABILITY, BENCHMARKS = "reliability.json", "benchmarks.json"
 
@@ -30,15 +29,20 @@ class Measured:
 
 
 def read_measured(folder: Path) -> list[Measured]:
-    """The tables of what lies in the folder. Raises `UsageError` for files that are something else."""
+    """The tables of what lies in the folder.
+
+    Raises `UsageError` where there is no such folder, and for files that are something else.
+    """
+    if not folder.is_dir():
+        raise UsageError(f"there is no folder {str(folder)!r}; name the one with what was measured")
     found = []
     for name, make in ((RELIABILITY, _reliability), (BENCHMARKS, _benchmarks)):
         path = folder / name
         if not path.exists():
             continue
         try:
-            found.append(make(json.loads(read_small(path))))
-        except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+            found.append(make(read_json(path)))
+        except (OSError, ValueError, KeyError, TypeError, AttributeError, ArithmeticError) as error:
             raise UsageError(
                 f"{str(path)!r} is no record of measurements ({error}); make it again"
             ) from error
@@ -48,7 +52,13 @@ def read_measured(folder: Path) -> list[Measured]:
 def _reliability(record: dict[str, Any]) -> Measured:
     parts = record["parts"]
     rows = [
-        (name, part["what"], *(f"{part[k]:,}" for k in _COUNTS), _resumed(part), str(len(part["problems"])))
+        (
+            name,
+            str(part["what"]),
+            *(f"{part[k]:,}" for k in _COUNTS),
+            _resumed(part),
+            str(len(part["problems"])),
+        )
         for name, part in parts.items()
     ]
     total = {k: sum(part[k] for part in parts.values()) for k in (*_COUNTS, "resumed", "identical")}
@@ -73,12 +83,12 @@ def _resumed(counts: dict[str, Any]) -> str:
 def _benchmarks(record: dict[str, Any]) -> Measured:
     rows = [
         (
-            row["job"],
+            str(row["job"]),
             f"{row['model']}{' on a GPU' if row['device'] != 'cpu' else ''}",
             f"{row['limit']} ({row['milliseconds']:.4g} ms)",
             f"{row['reached']:.2f} times faster" if row["against"] else f"{row['ours']:.2f}",
             ", ".join(f"{name} {ratio:.2f}" for name, ratio in row["peers"].items()),
-            row["exact"],
+            str(row["exact"]),
             "met" if row["met"] else f"missed ({row['goal']:g})",
         )
         for row in record["rows"]

@@ -7,7 +7,7 @@ import json
 import os
 import pickle
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -18,7 +18,7 @@ from torch import Tensor
 from vizkit import atomic
 from vizkit.diagnosis.babysitter import Babysitter
 from vizkit.errors import UsageError
-from vizkit.folders import read_small, refuse_foreign
+from vizkit.folders import read_json, refuse_foreign
 from vizkit.training.beginning import Beginning, begin, teacher_of, usual_size
 from vizkit.training.callbacks import EarlyStopping, Plateau, Snapshots, TensorBoard
 from vizkit.training.crew import Crew, join_crew
@@ -284,30 +284,69 @@ def _finished(folder: Path, recipe: Recipe, data: DataSet) -> Trained | None:
 
     Raises `UsageError` where the model is not the one that the run left.
     """
-    found = json.loads(read_small(folder / RECORD))
+    found = _record(folder)
     if "model_sha256" not in found:
         return None
     try:
-        lines = json.loads(read_small(folder / LINES, 1 << 30))
-        with open(folder / MODEL, "rb") as file:
-            digest = hashlib.file_digest(file, "sha256").hexdigest()
-        history = History(lines["epochs"], lines["losses"])
-    except (OSError, ValueError, KeyError, TypeError) as error:
+        history = _history(read_json(folder / LINES, 1 << 30))
+        held = _scores(found.get("held"))
+        test = None if found.get("test") is None else _scores(found["test"])
+        digest = _digest(folder / MODEL)
+    except (OSError, ValueError) as error:
         raise UsageError(f"{str(folder)!r} has lost files of its run ({error}); train into another") from None
     if digest != found["model_sha256"]:
         raise UsageError(f"the model in {str(folder)!r} was changed after its run; train into another folder")
-    told = (found["held"], found["test"], 0.0, found["stopped"])
-    return Trained(str(folder), recipe, data.train.classes, history, *told)
+    stopped = str(found.get("stopped") or "")
+    return Trained(str(folder), recipe, data.train.classes, history, held, test, 0.0, stopped)
+
+
+def _record(folder: Path) -> dict[str, Any]:
+    """What the folder's record says. Raises `UsageError` where it cannot be read."""
+    path = folder / RECORD
+    try:
+        found = read_json(path)
+    except (OSError, ValueError):
+        found = None
+    if not isinstance(found, dict):
+        raise UsageError(f"{str(path)!r} cannot be read; train into another folder")
+    return found
+
+
+def _history(found: Any) -> History:
+    """The history of a log. Raises `ValueError` for what is none."""
+    epochs, losses = (found.get(k) for k in ("epochs", "losses")) if isinstance(found, dict) else (None, None)
+    sound = isinstance(epochs, list) and isinstance(losses, list) and _numbers(losses)
+    if not sound or not all(isinstance(e, dict) and _numbers(e.values()) for e in epochs):
+        raise ValueError(f"{LINES} is no log of a run")
+    return History(epochs, losses)
+
+
+def _scores(found: Any) -> dict[str, float]:
+    """Cross-entropy and accuracies of a record. Raises `ValueError` for what is none."""
+    if not isinstance(found, dict) or "accuracy" not in found or not _numbers(found.values()):
+        raise ValueError(f"{RECORD} has no scores")
+    if not all(0 <= found[k] <= 1 for k in ("accuracy", "mirrored") if k in found):
+        raise ValueError(f"{RECORD} has an accuracy that is none")
+    return found
+
+
+def _numbers(found: Iterable[Any]) -> bool:
+    return all(isinstance(v, int | float) for v in found)
+
+
+def _digest(path: Path) -> str:
+    """The SHA-256 of a file. Raises `ValueError` for what is no file: a pipe would be waited for."""
+    if not path.is_file():
+        raise ValueError(f"there is no file {path.name}")
+    with open(path, "rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def _claim(folder: Path, said: Mapping[str, Any]) -> None:
     """Make the folder this run's. Raises `UsageError` where it is another one's."""
     record = folder / RECORD
     if record.exists():
-        try:
-            found = json.loads(read_small(record))
-        except (OSError, ValueError):
-            raise UsageError(f"{str(record)!r} cannot be read; train into another folder") from None
+        found = _record(folder)
         if {k: found.get(k) for k in said} != json.loads(json.dumps(said)):
             raise UsageError(
                 f"{str(folder)!r} holds a run of another recipe or other data; choose another -o"
