@@ -1,6 +1,8 @@
 """Runs in folders: what they leave, going on after a kill, refusals, and the model that comes out."""
 
 import csv
+import hashlib
+import io
 import json
 import os
 import random
@@ -12,7 +14,7 @@ import pytest
 import torch
 
 import vizkit
-from vizkit.errors import UsageError
+from vizkit.errors import ModelError, UsageError
 from vizkit.nets import make_net
 from vizkit.networkfiles import save
 from vizkit.training.datasets import DataSet, load_data
@@ -123,6 +125,45 @@ def test_other_runs_and_other_files_are_left_alone(whole, digits, tmp_path):
     (folder / STATE).write_bytes(b"nonsense")
     with pytest.raises(UsageError, match="remove it"):
         train_into(digits, folder, RECIPE)
+
+
+@pytest.mark.parametrize(
+    "state",
+    [None, [], {}, {"recipe": None}, {"recipe": RECIPE.record(), "net": []}],
+    ids=lambda s: repr(s)[:24],
+)
+def test_a_whole_state_of_something_else_is_told(digits, tmp_path, state):
+    class Stop(Callback):
+        def on_start(self, run):
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        train_into(digits, tmp_path / "run", RECIPE, extras=Extras(callbacks=[Stop()]))
+    held = io.BytesIO()
+    torch.save(state, held)
+    digest = hashlib.sha256(held.getvalue()).hexdigest().encode()
+    (tmp_path / "run" / STATE).write_bytes(digest + held.getvalue())
+    with pytest.raises((UsageError, ModelError), match=r"remove it|another recipe"):
+        train_into(digits, tmp_path / "run", RECIPE)
+
+
+@pytest.mark.parametrize(
+    "change", [{"step": -1}, {"losses": []}, {"epochs": [1, 2]}, {"step": None}], ids=str
+)
+def test_a_state_that_no_run_leaves_is_told(digits, tmp_path, change):
+    class Spoil(Callback):
+        def on_epoch_done(self, run):
+            held = io.BytesIO()
+            torch.save(run.state() | change, held)
+            digest = hashlib.sha256(held.getvalue()).hexdigest().encode()
+            (tmp_path / "run" / STATE).write_bytes(digest + held.getvalue())
+            raise KeyboardInterrupt
+
+    recipe = RECIPE.with_(net="linear")
+    with pytest.raises(KeyboardInterrupt):
+        train_into(digits, tmp_path / "run", recipe, extras=Extras(callbacks=[Spoil()]))
+    with pytest.raises(UsageError, match="remove it"):
+        train_into(digits, tmp_path / "run", recipe)
 
 
 @pytest.mark.parametrize(("name", "said"), [(MODEL, "was changed"), (LINES, "has lost files")])

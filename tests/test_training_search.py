@@ -26,7 +26,7 @@ from vizkit.training.crossvalidation import CrossValidated, cross_validate
 from vizkit.training.datasets import DataSet, load_data
 from vizkit.training.ranges import find_lr
 from vizkit.training.recipe import Recipe
-from vizkit.training.search import JOURNAL, PAGE, USUAL, Range, read_space, rungs, search
+from vizkit.training.search import JOURNAL, PAGE, USUAL, Range, _asked, read_space, rungs, search
 from vizkit.training.splits import split
 
 QUICK = Recipe(net="linear", epochs=4, batch=64, rate=0.1, precision="float32")
@@ -127,6 +127,28 @@ def test_a_search_finds_what_learns_and_goes_on_where_it_was_cut(digits, tmp_pat
     (tmp_path / "cut" / JOURNAL).write_text("{")
     with pytest.raises(UsageError, match="cannot be read"):
         search(digits, tmp_path / "cut", QUICK, space, trials=6, least=2)
+
+
+@pytest.mark.parametrize(
+    "results",
+    [None, [], {"0": {"1": None}}, {"0": 1}, {"a": {}}]
+    + [{"0": {"1": accuracy}} for accuracy in (float("nan"), float("inf"), 1.5, -0.1, 10**400)],
+    ids=lambda r: repr(r)[:24],
+)
+def test_results_of_something_else_are_refused(digits, tmp_path, results):
+    space = {"net": ("linear",)}
+    asked = _asked(digits, QUICK, space, 3, 4)
+    (tmp_path / JOURNAL).write_text(json.dumps({"asked": asked, "results": results}))
+    with pytest.raises(UsageError, match="cannot be read"):
+        search(digits, tmp_path, QUICK, space, trials=3, least=4)
+
+
+@pytest.mark.parametrize("text", ["[]", "null", "1", '{"results": {}}', '{"asked": {}}', "[" * 200_000])
+def test_journals_of_something_else_are_refused(digits, tmp_path, text):
+    (tmp_path / JOURNAL).write_text(text)
+    with pytest.raises(UsageError, match="cannot be read"):
+        search(digits, tmp_path, QUICK, {"net": ("linear",)}, trials=3, least=4)
+    assert (tmp_path / JOURNAL).read_text() == text
 
 
 def test_a_setting_that_explodes_loses(digits, tmp_path):

@@ -12,7 +12,7 @@ from PIL import Image
 from vizkit import atomic
 from vizkit.atlas.choosing import slug
 from vizkit.errors import UsageError
-from vizkit.folders import read_small, refuse_foreign
+from vizkit.folders import read_json, refuse_foreign
 
 ABOUT = "microscope.json"
 _OURS = re.compile(r"\d+(\.patches|\.guided)?\.webp|\d+\.jpg")
@@ -33,8 +33,8 @@ class Site:
         path = self.folder / ABOUT
         if path.is_file() and not force:
             try:
-                found = json.loads(read_small(path))
-            except (OSError, ValueError, RecursionError):
+                found = read_json(path)
+            except (OSError, ValueError):
                 found = {}
             known = found if isinstance(found, dict) else {}
             other = [k for k in settings if known.get(k) != settings[k]]

@@ -21,7 +21,7 @@ from vizkit.exhibition.entries import rooms, shots
 from vizkit.exhibition.keys import file_digest, key_of, source_digest
 from vizkit.exhibition.samples import write_photographs, write_pieces
 from vizkit.exhibition.shots import Shot
-from vizkit.folders import read_small, refuse_foreign
+from vizkit.folders import read_json, refuse_foreign
 from vizkit.images import read_image
 from vizkit.signatures import method_names
 
@@ -130,8 +130,8 @@ def build(
 def read_built(folder: Path, name: str) -> dict[str, Any] | None:
     """The record of a shot, or None."""
     try:
-        found = json.loads(read_small(folder / RECORDS / f"{name}.json"))
-    except (OSError, ValueError, RecursionError):
+        found = read_json(folder / RECORDS / f"{name}.json")
+    except (OSError, ValueError):
         return None
     return found if _is_record(found) else None
 

@@ -17,8 +17,9 @@ from torch import Tensor
 
 from vizkit import atomic
 from vizkit.diagnosis.babysitter import Babysitter
-from vizkit.errors import UsageError
-from vizkit.folders import read_json, refuse_foreign
+from vizkit.errors import UsageError, VizkitError
+from vizkit.failures import out_of_memory
+from vizkit.folders import read_json, read_small, refuse_foreign
 from vizkit.training.beginning import Beginning, begin, teacher_of, usual_size
 from vizkit.training.callbacks import EarlyStopping, Plateau, Snapshots, TensorBoard
 from vizkit.training.crew import Crew, join_crew
@@ -36,6 +37,21 @@ LOG, LINES, PAGE = "log.csv", "log.json", "report.html"
 
 EVERY = 30.0
 """Seconds between two savings of the state."""
+
+STATE_LIMIT = 1 << 34
+"""Bytes that a state may have."""
+
+_MISLED = (
+    OSError,
+    RuntimeError,
+    ValueError,
+    ArithmeticError,
+    LookupError,
+    TypeError,
+    AttributeError,
+    EOFError,
+)
+"""What reading a state that is none may raise, beside what pickle does."""
 
 OnStep = Callable[[int, int], None] | None
 
@@ -363,19 +379,34 @@ def _write(path: Path, value: Any) -> None:
 
 
 def _resume(run: Run, folder: Path) -> None:
+    """Go on from the folder's state, if there is one. Raises `UsageError` for one that cannot be used."""
     path = folder / STATE
     if not path.exists():
         return
     try:
-        whole = path.read_bytes()
+        whole = read_small(path, STATE_LIMIT)
         digest, data = whole[:64], whole[64:]
         if hashlib.sha256(data).hexdigest().encode() != digest:
             raise ValueError("its bytes are not those that were written")
-        state = torch.load(io.BytesIO(data), map_location="cpu", weights_only=True)
-    except (OSError, RuntimeError, ValueError, EOFError, pickle.UnpicklingError) as error:
-        reason = (str(error).splitlines() or [type(error).__name__])[0]
+        run.load(torch.load(io.BytesIO(data), map_location="cpu", weights_only=True))
+        _require_sound(run)
+    except VizkitError:
+        raise
+    except (*_MISLED, pickle.UnpicklingError) as error:
+        if out_of_memory(error):  # which says nothing of the state
+            raise
+        reason = (str(error).splitlines() or [type(error).__name__])[0][:200]
         raise UsageError(f"{str(path)!r} cannot be read ({reason}); remove it to begin anew") from None
-    run.load(state)
+
+
+def _require_sound(run: Run) -> None:
+    """Raise `ValueError` where a state that was loaded is none that a run leaves."""
+    seen = run.history
+    whole = _history({"epochs": seen.epochs, "losses": seen.losses})
+    if not 0 <= run.step <= run.steps or len(whole.losses) != run.step:
+        raise ValueError("its steps are not those of its losses")
+    if not run.epoch - 1 <= len(whole.epochs) <= run.epoch:
+        raise ValueError("its epochs are not those of its steps")
 
 
 class _Keeper(Callback):

@@ -14,7 +14,7 @@ import numpy as np
 
 from vizkit import atomic, plots
 from vizkit.errors import ModelError, UsageError
-from vizkit.folders import read_small, refuse_foreign
+from vizkit.folders import read_json, refuse_foreign
 from vizkit.plots import Look
 from vizkit.reports import Report, Rows, Section
 from vizkit.training.beginning import begin
@@ -212,6 +212,14 @@ def _asked(data: DataSet, recipe: Recipe, space: Space, trials: int, least: int)
     return made
 
 
+def _accuracies(found: Mapping[str, Any]) -> dict[int, float]:
+    """A trial's accuracies by epochs. Raises `ValueError` for what is none, and what odd types lead to."""
+    made = {int(epochs): float(accuracy) for epochs, accuracy in found.items()}
+    if not all(0 <= accuracy <= 1 for accuracy in made.values()):
+        raise ValueError("an accuracy lies between 0 and 1")
+    return made
+
+
 class _Journal:
     """Accuracies by trial and epochs, on disk."""
 
@@ -226,11 +234,12 @@ class _Journal:
 
     def _read(self) -> None:
         try:
-            found = json.loads(read_small(self.path))
-            results = {int(k): {int(e): float(a) for e, a in v.items()} for k, v in found["results"].items()}
-        except (OSError, ValueError, KeyError, AttributeError):
+            found = read_json(self.path)
+            asked = found["asked"]
+            results = {int(k): _accuracies(v) for k, v in found["results"].items()}
+        except (OSError, ValueError, LookupError, TypeError, AttributeError, ArithmeticError):
             raise UsageError(f"{str(self.path)!r} cannot be read; search into another folder") from None
-        if found["asked"] != self.asked:
+        if asked != self.asked:
             raise UsageError(f"{str(self.path.parent)!r} holds another search; choose another -o")
         self.results = results
 
