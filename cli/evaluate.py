@@ -92,6 +92,8 @@ class Evaluation:
                 print(f"vizkit: skipped: {one_line(f'{name}: {error}')}", file=sys.stderr)
 
     def _of_picture(self, name: str, path: str, told: Callable[[int], None]) -> list[dict[str, Any]]:
+        from vizkit.evaluation.summing import fits
+
         mask = self.find_mask(0, name, path)
         base = self._base(path, mask)
         subject = None
@@ -99,7 +101,9 @@ class Evaluation:
         for contender in self.judge.contenders:
             request = _hash(base | {"contender": dict(contender.made_of)})
             record = self.journal.records.get(request) if self.journal is not None else None
-            if record is None:
+            if record is None or not fits(
+                record, self.judge.metrics, self.judge.protocol, masked=mask is not None
+            ):
                 subject = subject or self.judge.subject(self._read(path), mask)
                 record = self.judge.record(name, subject, contender)
                 if self.journal is not None:

@@ -2,6 +2,7 @@
 
 import csv
 import json
+import os
 import shutil
 
 import pytest
@@ -92,6 +93,47 @@ def test_an_interrupted_run_ends_in_the_same_bytes(photos, finished, run, tmp_pa
     assert ("were there already" in said.err) == (cut > 100)
     assert bytes_of(folder) == bytes_of(finished)
     assert "6 of 6" in run(photos, "-o", folder, *ARGUMENTS).err, "nothing was glued to the torn line"
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"values": None},
+        {"values": {}},
+        {"values": {"insertion": 10**400, "drop": 0.5}},
+        {"values": {"insertion": float("nan"), "drop": 0.5}},
+        {"values": {"insertion": "0.5", "drop": 0.5}},
+        {"curves": {"insertion": [0.5]}},
+        {"curves": 3},
+        {"warnings": [1]},
+        {"refused": 5},
+        {"confidence": None},
+        {"target": ["cat"]},
+        {"more": 1},
+    ],
+    ids=lambda c: repr(c)[:40],
+)
+def test_records_of_something_else_are_made_again(photos, finished, run, tmp_path, change):
+    folder = shutil.copytree(finished, tmp_path / "scores")
+    path = folder / "evaluation.journal.jsonl"
+    lines = path.read_text().splitlines()
+    number = next(k for k, line in enumerate(lines) if '"record"' in line)
+    entry = json.loads(lines[number])
+    entry["record"] |= change
+    lines[number] = json.dumps(entry)
+    path.write_text("\n".join(lines) + "\n")
+    assert "5 of 6" in run(photos, "-o", folder, *ARGUMENTS).err
+    assert bytes_of(folder) == bytes_of(finished)
+
+
+@pytest.mark.parametrize("name", ["evaluation.csv", "evaluation.png", "evaluation.journal.jsonl"])
+def test_folders_and_pipes_in_the_place_of_files_are_named(photos, run, tmp_path, name):
+    (tmp_path / "a" / name).mkdir(parents=True)
+    assert name in run(photos, "-o", tmp_path / "a", *ARGUMENTS, code=2).err
+    if hasattr(os, "mkfifo"):
+        (tmp_path / "b").mkdir()
+        os.mkfifo(tmp_path / "b" / name)
+        assert name in run(photos, "-o", tmp_path / "b", *ARGUMENTS, code=2).err
 
 
 def test_a_lost_or_torn_file_is_made_again(photos, finished, run, tmp_path):

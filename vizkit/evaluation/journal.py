@@ -2,7 +2,8 @@
 
 The journal is a file to which finished records are appended, one a line.
 The first line carries vizkit's mark. Each record stands under its request, a hash of all that decides it;
-what was asked differently is passed over. A line that a crash cut short is ignored and ended.
+what was asked differently is passed over, and so is a record that is none: it is made again. A line that a
+crash cut short is ignored and ended.
 """
 
 import hashlib
@@ -10,12 +11,17 @@ import json
 import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 from vizkit import atomic
 from vizkit.errors import OutputError, UsageError
+from vizkit.evaluation.summing import is_record
+from vizkit.folders import read_small
 from vizkit.results import encode, read_record
 from vizkit.tables import Table
+
+LIMIT = 1 << 30
+"""Bytes that the journal or the table may have."""
 
 
 def request_of(asked: Mapping[str, Any]) -> str:
@@ -36,8 +42,9 @@ class Journal:
         self.outputs = {ending: folder / f"evaluation.{ending}" for ending in ("json", "csv", "md", "png")}
         self.records: dict[str, dict[str, Any]] = {}
         self.files: set[str] = set()
+        _require_file(path)
         atomic.check(path)
-        data = self.path.read_bytes() if self.path.exists() else b""
+        data = _read(path) if path.exists() else b""
         self._read(data)
         if data and not data.endswith(b"\n"):
             self._write(b"\n")
@@ -47,10 +54,10 @@ class Journal:
     def _read(self, data: bytes) -> None:
         for line in data.splitlines():
             try:
-                entry = json.loads(line)
+                entry = json.loads(line, parse_constant=_refuse)
             except (ValueError, RecursionError):
                 continue
-            if isinstance(entry, dict) and isinstance(entry.get("record"), dict):
+            if isinstance(entry, dict) and is_record(entry.get("record")):
                 self.records[str(entry.get("request"))] = entry["record"]
             elif isinstance(entry, dict) and "wrote" in entry:
                 self.files.add(str(entry["wrote"]))
@@ -66,8 +73,9 @@ class Journal:
         for ending, path in self.outputs.items():
             if os.path.realpath(path) in sources:
                 raise UsageError(f"{str(path)!r} is an input; write the results elsewhere")
+            _require_file(path)
             unmarked = ending in ("csv", "md")
-            if unmarked and not force and path.exists() and digest(path.read_bytes()) not in self.files:
+            if unmarked and not force and path.exists() and digest(_read(path)) not in self.files:
                 raise UsageError(f"{str(path)!r} is not as vizkit left it; pass --force to replace it")
             atomic.check(path, force=force or unmarked)
 
@@ -111,6 +119,24 @@ def digest(data: bytes) -> str:
     return hashlib.sha256(data).hexdigest()
 
 
+def _read(path: Path) -> bytes:
+    """The bytes of one of our files. Raises `UsageError`."""
+    try:
+        return read_small(path, LIMIT)
+    except OSError as error:
+        raise UsageError(f"cannot read {str(path)!r}: {error.strerror}; write into another folder") from error
+
+
+def _require_file(path: Path) -> None:
+    """Raise `UsageError` for a folder, or a pipe, which would be waited for."""
+    if path.exists() and not path.is_file():
+        raise UsageError(f"{str(path)!r} is no file; remove it, or write into another folder")
+
+
+def _refuse(constant: str) -> NoReturn:
+    raise ValueError(f"{constant} is no number")
+
+
 def _write_new(path: Path, data: bytes, *, force: bool) -> None:
-    if not path.is_file() or path.read_bytes() != data:
+    if not path.is_file() or path.stat().st_size != len(data) or path.read_bytes() != data:
         atomic.write(path, data, force=force)

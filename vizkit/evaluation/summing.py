@@ -19,6 +19,11 @@ from vizkit.zoo import VisionModel
 Record = dict[str, Any]
 """picture, method, target, confidence, refused (reason or None), warnings, values and curves by measure."""
 
+_FIELDS = {"picture", "method", "target", "confidence", "refused", "warnings", "values", "curves"}
+
+MOST = 1e150
+"""A number that is larger is none of ours: its square could not be summed."""
+
 
 @dataclass(frozen=True)
 class About:
@@ -29,6 +34,38 @@ class About:
     protocol: Protocol
     seed: int
     masks: bool
+
+
+def is_record(found: Any) -> bool:
+    """Whether this is a record: all fields, and what they hold of the right type."""
+    if not isinstance(found, dict) or set(found) != _FIELDS:
+        return False
+    values, curves, warnings = found["values"], found["curves"], found["warnings"]
+    return (
+        all(isinstance(found[k], str) for k in ("picture", "method", "target"))
+        and _is_number(found["confidence"])
+        and isinstance(found["refused"], str | None)
+        and isinstance(warnings, list)
+        and all(isinstance(w, str) for w in warnings)
+        and isinstance(values, dict)
+        and all(v is None or _is_number(v) for v in values.values())
+        and isinstance(curves, dict)
+        and all(isinstance(c, list) and all(map(_is_number, c)) for c in curves.values())
+    )
+
+
+def fits(record: Record, metrics: Sequence[Metric], protocol: Protocol, *, masked: bool) -> bool:
+    """Whether a record has the values and curves that are asked for; a refusal needs none."""
+    if record["refused"]:
+        return True
+    wanted = {m.name for m in metrics if masked or not m.needs_mask}
+    curves = [k for k in ("insertion", "deletion") if k in wanted]
+    lengths = [len(record["curves"].get(k, ())) for k in curves]
+    return set(record["values"]) == wanted and all(n == protocol.steps + 1 for n in lengths)
+
+
+def _is_number(found: Any) -> bool:
+    return isinstance(found, int | float) and -MOST <= found <= MOST
 
 
 def table_of(
