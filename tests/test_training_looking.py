@@ -70,6 +70,15 @@ def test_a_clean_set_has_no_findings(tmp_path):
     assert report.sections[0].tone == "good"
 
 
+@pytest.mark.filterwarnings("error")
+def test_a_test_set_alone_is_refused(tmp_path):
+    for label, seed in (("a", 0), ("b", 1)):
+        (tmp_path / "test" / label).mkdir(parents=True)
+        noise(seed).save(tmp_path / "test" / label / "1.png")
+    with pytest.raises(UsageError, match="no training pictures"):
+        vizkit.look_at_data(tmp_path)
+
+
 def test_data_sets_in_memory_are_looked_at_too():
     numbers = vizkit.look_at_data("digits").numbers
     assert (numbers["pictures"], numbers["test"]) == (1797, 359)

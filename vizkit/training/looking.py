@@ -124,6 +124,11 @@ def _folder(root: Path, files: Sequence[tuple[Path, Path]], on_step: OnStep) -> 
             on_step(number + 1, len(files))
     if not entries:
         raise UsageError(f"{str(root)!r} holds no picture that can be read; {unreadable[0][1]}")
+    if all(e.part == "test" for e in entries):
+        raise UsageError(
+            f"{str(root)!r} holds no training pictures that can be read, only those of a test set; name a "
+            "folder with both"
+        )
     return Looked(root.name or str(root), entries, unreadable, lambda k: read_image(paths[k]).image)
 
 
