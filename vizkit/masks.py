@@ -1,17 +1,30 @@
 """Masks that users give: a picture or an array over the photograph, in the pixels of a model's input."""
 
+import io
+import math
 import os
+import tokenize
+import warnings
 from typing import Any
 
 import numpy as np
 import torch
+from numpy.lib import format as npy
 from PIL import Image as PILImage
 from torch import Tensor
 
 from vizkit.errors import UsageError
-from vizkit.folders import missing_file
+from vizkit.folders import missing_file, read_small
 from vizkit.images import read_image
 from vizkit.zoo import VisionModel
+
+LIMIT = 1 << 30
+"""Bytes that a `.npy` file of a mask may have."""
+
+_HEADERS = {(1, 0): npy.read_array_header_1_0, (2, 0): npy.read_array_header_2_0}
+
+_MISLED = (OSError, ValueError, EOFError, TypeError, LookupError, AttributeError, ArithmeticError)
+"""What NumPy raises at a header that is none, beside what it takes from the parser."""
 
 
 def read_mask(source: Any) -> Tensor:
@@ -27,8 +40,7 @@ def read_mask(source: Any) -> Tensor:
         array = np.asarray(read_image(source, background="black").image.convert("L")) >= 128
     else:
         array = np.asarray(source)
-    if array.ndim != 2 or array.dtype.kind not in "biuf" or not array.size:
-        raise UsageError(f"a mask is a picture or an array (H, W), not {array.dtype} {array.shape}")
+    _require_mask(array.dtype, array.shape)
     inside = array if array.dtype.kind == "b" else array > array.max() / 2
     mask = torch.from_numpy(np.ascontiguousarray(inside))
     if not bool(mask.any()):
@@ -55,6 +67,37 @@ def _read_npy(path: str) -> Any:
     if not os.path.exists(path):
         raise missing_file(path)
     try:
-        return np.load(path, allow_pickle=False)
-    except (OSError, ValueError, EOFError) as error:
-        raise UsageError(f"cannot read the mask {path!r}: {error}") from error
+        return _parsed(read_small(path, LIMIT))
+    except UsageError:
+        raise
+    except (*_MISLED, SyntaxError, RecursionError, MemoryError, tokenize.TokenError) as error:
+        reason = error.strerror if isinstance(error, OSError) else str(error)
+        raise UsageError(f"cannot read the mask {path!r}: {str(reason)[:200]}") from error
+
+
+def _parsed(data: bytes) -> Any:
+    """(H, W) of the bytes of a `.npy` file.
+
+    Raises `UsageError` for an array that is no mask, `ValueError` for other files and for one that has fewer
+    bytes than its header says, before any room is made for them.
+    """
+    if not data.startswith(npy.MAGIC_PREFIX):
+        raise ValueError("it is no .npy file")
+    file = io.BytesIO(data)
+    version = npy.read_magic(file)
+    if version not in _HEADERS:
+        raise ValueError(f"it is of the unknown version {version}")
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # the parser's, of what stands in a header
+        shape, columns_first, dtype = _HEADERS[version](file)
+    _require_mask(dtype, shape)
+    count, there = math.prod(shape), len(data) - file.tell()
+    if min(shape) < 0 or count * dtype.itemsize > there:
+        raise ValueError(f"its header says {shape} of {dtype}, and {there:,} bytes follow")
+    array = np.frombuffer(data, dtype, count, offset=file.tell())
+    return array.reshape(shape, order="F" if columns_first else "C").copy()  # which may be written to
+
+
+def _require_mask(dtype: Any, shape: tuple[int, ...]) -> None:
+    if len(shape) != 2 or dtype.kind not in "biuf" or not math.prod(shape):
+        raise UsageError(f"a mask is a picture or an array (H, W), not {dtype} {shape}"[:200])

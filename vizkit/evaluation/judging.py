@@ -1,5 +1,6 @@
 """`vizkit.evaluate`: every method on every picture by every measure, one pair at a time."""
 
+import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -190,9 +191,19 @@ def mask_finder(masks: Any, count: int) -> Callable[[int, str, Any], Any]:
 
 
 def mask_file(folder: Path, name: str) -> Path | None:
-    """The mask of the picture `name`: the same name below `folder`, perhaps with another ending."""
-    same = folder / name
-    return next((p for p in _candidates(same) if p.is_file()), None)
+    """The mask of the picture `name`: the same name below `folder`, perhaps with another ending.
+
+    Raises `ImageError` where something stands there that is no file.
+    """
+    found = [p for p in _candidates(folder / name) if os.path.lexists(p)]
+    if (mask := next((p for p in found if p.is_file()), None)) is not None:
+        return mask
+    if odd := next(
+        (p for p in found if p.suffix), None
+    ):  # a picture without ending may be called as a folder
+        kind = "is a broken link" if odd.is_symlink() and not odd.exists() else "is no file"
+        raise ImageError(f"the mask {str(odd)!r} {kind}; mend or remove it")
+    return None
 
 
 def _candidates(path: Path) -> Iterator[Path]:
