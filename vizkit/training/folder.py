@@ -330,9 +330,11 @@ def _record(folder: Path) -> dict[str, Any]:
 
 def _history(found: Any) -> History:
     """The history of a log. Raises `ValueError` for what is none."""
-    epochs, losses = (found.get(k) for k in ("epochs", "losses")) if isinstance(found, dict) else (None, None)
-    sound = isinstance(epochs, list) and isinstance(losses, list) and _numbers(losses)
-    if not sound or not all(isinstance(e, dict) and _numbers(e.values()) for e in epochs):
+    about = found if isinstance(found, dict) else {}
+    epochs, losses = about.get("epochs"), about.get("losses")
+    if not isinstance(epochs, list) or not isinstance(losses, list) or not _numbers(losses):
+        raise ValueError(f"{LINES} is no log of a run")
+    if not all(isinstance(e, dict) and _numbers(e.values()) for e in epochs):
         raise ValueError(f"{LINES} is no log of a run")
     return History(epochs, losses)
 
