@@ -13,7 +13,18 @@ from torch.optim import optimizer as optimiser_hooks
 import vizkit
 from tests.benchmarks.diagnosis import FAULTS, HEALTHY
 from vizkit.cli.main import call
-from vizkit.diagnosis.comparing import agreement, apart, best_renaming, repeats_at, run_deviations, shared
+from vizkit.diagnosis.comparing import (
+    agreement,
+    apart,
+    best_renaming,
+    distinct,
+    repeats_at,
+    run_deviations,
+    shared,
+)
+from vizkit.diagnosis.data_rules import renamed_classes
+from vizkit.diagnosis.observed import Batch, LossCall, Observed
+from vizkit.diagnosis.trying import Tried
 from vizkit.errors import UsageError
 from vizkit.training.folder import DIAGNOSIS, Extras, train_into
 from vizkit.training.recipe import Recipe
@@ -228,6 +239,31 @@ def test_two_sets_are_told_apart_only_where_they_differ():
     assert apart(one, moved + 4) > 0.95
     assert shared(one, other) == 0
     assert shared(one, torch.cat([other[:50], one[:50] + 1e-4])) == pytest.approx(0.5)
+
+
+def test_repeats_of_every_epoch_are_no_new_examples():
+    generator = torch.Generator().manual_seed(0)
+    one, other = torch.randn(2, 60, 6, generator=generator)
+    assert distinct(torch.cat([one[3:], one, one])).tolist() == [*range(57), 57, 58, 59]
+    assert apart(one.repeat(5, 1), other.repeat(7, 1)) == pytest.approx(0.5, abs=0.15)
+    assert apart(one[:15].repeat(5, 1), (other[:15] + 9).repeat(5, 1)) == 0.5
+    assert apart(one.repeat(3, 1), (other + 4).repeat(3, 1)) > 0.95
+
+
+def validated(count, repeats, classes=5):
+    """Batches in which every answer is the next class: an example a row, all again each epoch."""
+    labels = torch.arange(count) % classes
+    copies = torch.randn(count, 4, generator=torch.Generator().manual_seed(0))
+    digests = [bytes([k]) for k in range(count)]
+    values = (0.0, 1.0, -1.0, 1.0, 0, count, copies, digests, [], [])
+    return [Batch(*values, labels=labels, answers=(labels + 1) % classes) for _ in range(repeats)]
+
+
+@pytest.mark.parametrize(("count", "found"), [(10, False), (40, True)])
+def test_a_renaming_needs_enough_distinct_examples(count, found):
+    call = LossCall("cross_entropy", "mean", 5, (0.0, 0.0), 0.0, 1.0, 5, 0, 4)
+    seen = Observed(validated=validated(count, 12), call=call)
+    assert (renamed_classes(seen, Tried()) is not None) == found
 
 
 def test_a_renaming_is_found():

@@ -33,6 +33,18 @@ def _distances(one: Tensor, other: Tensor) -> Tensor:
     return torch.cdist(one, other, compute_mode="donot_use_mm_for_euclid_dist")
 
 
+def distinct(copies: Tensor) -> Tensor:
+    """Numbers of the examples (N, D) that none before them equals, in their order.
+
+    What comes again in every epoch would else be its own nearest neighbour, and counted as new.
+    """
+    if not len(copies):
+        return torch.empty(0, dtype=torch.long)
+    found, which = torch.unique(copies, dim=0, return_inverse=True)
+    first = torch.full((len(found),), len(copies))
+    return first.scatter_reduce(0, which, torch.arange(len(copies)), "amin").sort().values
+
+
 def agreement(copies: Tensor, labels: Tensor) -> Agreement:
     """Of the first examples (N, D) and labels (N,); the very same ones do not count as neighbours."""
     copies, labels = copies[:MOST], labels[:MOST]
@@ -47,7 +59,9 @@ def apart(one: Tensor, other: Tensor) -> float:
     """How well two sets of examples can be told apart: 0.5 not at all, 1 always.
 
     The share of examples whose nearest neighbour is of their own set (Schilling 1986), both equally large.
+    Repeats within a set are left out; fewer than 20 distinct examples in either are told apart by nothing.
     """
+    one, other = one[distinct(one)], other[distinct(other)]
     count = min(len(one), len(other), MOST // 2)
     if count < 20:
         return 0.5

@@ -1,12 +1,22 @@
 """Faults of the data: values, labels, splits, augmentation."""
 
 import math
+from collections.abc import Sequence
 
 import torch
+from torch import Tensor
 
-from vizkit.diagnosis.comparing import agreement, apart, best_renaming, repeats_at, run_deviations, shared
+from vizkit.diagnosis.comparing import (
+    agreement,
+    apart,
+    best_renaming,
+    distinct,
+    repeats_at,
+    run_deviations,
+    shared,
+)
 from vizkit.diagnosis.findings import LEARNING, Finding, accuracy_of, copies_of, mean_of
-from vizkit.diagnosis.observed import Observed
+from vizkit.diagnosis.observed import Batch, Observed
 from vizkit.diagnosis.trying import Tried
 
 
@@ -130,15 +140,22 @@ def not_shuffled(seen: Observed, _tried: Tried) -> Finding | None:
     )
 
 
+def _distinct_of(batches: Sequence[Batch]) -> tuple[Tensor, Tensor]:
+    """Small copies and labels of the batches that have both, each example once."""
+    copies, labels = copies_of(batches)
+    kept = distinct(copies)
+    return copies[kept], labels[kept]
+
+
 def labels_unrelated(seen: Observed, _tried: Tried) -> Finding | None:
     """Labels that have nothing to do with the examples as the net sees them: shuffled, or destroyed."""
-    copies, labels = copies_of(seen.trained)
+    copies, labels = _distinct_of(seen.trained)
     if len(labels) < 200:
         return None
     own = agreement(copies, labels)
     if own.deviations > 4:
         return None
-    judged, judged_labels = copies_of(seen.validated)
+    judged, judged_labels = _distinct_of(seen.validated)
     different = apart(copies, judged)
     there = agreement(judged, judged_labels) if len(judged_labels) >= 60 else None
     words = (
@@ -191,7 +208,8 @@ def renamed_classes(seen: Observed, _tried: Tried) -> Finding | None:
         return None
     answers = torch.cat([b.answers for b in own if b.answers is not None])
     labels = torch.cat([b.labels for b in own if b.labels is not None])
-    if len(labels) < 5 * seen.call.classes or int(labels.max()) >= seen.call.classes:
+    different = len({d for b in seen.validated for d in b.digests})  # an epoch shows them all again
+    if min(len(labels), different) < 5 * seen.call.classes or int(labels.max()) >= seen.call.classes:
         return None
     plain, best, names = best_renaming(answers, labels, seen.call.classes)
     if best - plain < 0.3 or best < 0.4:
@@ -215,7 +233,7 @@ def renamed_classes(seen: Observed, _tried: Tried) -> Finding | None:
 
 def other_kind(seen: Observed, _tried: Tried) -> Finding | None:
     """Validation examples that look unlike those of training."""
-    one, other = copies_of(seen.trained)[0], copies_of(seen.validated)[0]
+    one, other = _distinct_of(seen.trained)[0], _distinct_of(seen.validated)[0]
     if len(one) < 40 or len(other) < 40 or one.shape[1:] != other.shape[1:]:
         return None
     different = apart(one, other)
