@@ -12,6 +12,7 @@ from PIL import Image
 
 import vizkit
 from vizkit.errors import UsageError
+from vizkit.sessions import seeded
 from vizkit.training.archives import read_idx
 from vizkit.training.augment import Augment, by_policy, jittered, mixed_labels, shifted
 from vizkit.training.datasets import load_data
@@ -230,11 +231,22 @@ def test_splits_keep_the_share_of_each_class():
     assert torch.bincount(labels[held]).tolist() == [5, 3, 2]
     assert torch.equal(split(labels, 0.1, seed=3)[1], held)
     assert not torch.equal(split(labels, 0.1, seed=4)[1], held)
-    for bad in (0, 1, -0.5):
+    for bad in (0, 1, -0.5, float("nan")):
         with pytest.raises(UsageError, match="share"):
             split(labels, bad)
+    with pytest.raises(UsageError, match="leaves 0 to learn from"):
+        split(labels, 0.9999999)
     with pytest.raises(UsageError, match="class 1 has 1"):
         split(torch.tensor([0, 0, 1]), 0.5)
+
+
+@pytest.mark.parametrize("seed", [2**63 - 1, 10**30, -1])
+def test_any_whole_number_is_a_seed(seed):
+    labels = torch.arange(60) % 3
+    assert len(split(labels, 0.2, seed=seed)[1]) == 12
+    assert len(folds(labels, 3, seed=seed)) == 3
+    with seeded(seed):
+        assert torch.rand(1).shape == (1,)
 
 
 def test_folds_hold_each_picture_out_once():
@@ -283,6 +295,8 @@ def test_alternating_flips_show_both_sides_in_two_epochs():
 
 def test_shifts_move_by_whole_pixels():
     batch = torch.rand(50, 2, 9, 8, generator=generator())
+    single = batch[:, :, :1, :1]
+    assert torch.equal(shifted(single, 1, generator(1)), single)
     moved = shifted(batch, 2, generator(1))
     padded = torch.nn.functional.pad(batch, [2] * 4, "reflect")
     places = set()

@@ -176,7 +176,7 @@ def seeded(seed: int) -> Iterator[None]:
     """The global random generators start from `seed` inside the block and go on as before after it."""
     with _random_state_kept():
         random.seed(seed)
-        torch.manual_seed(seed)
+        torch.manual_seed(seed % 2**63)
         yield
 
 

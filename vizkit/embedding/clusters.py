@@ -24,10 +24,10 @@ def clusters(positions: Array, seed: int = 0) -> Array:
     sample = positions[picked]
     best, score = 3, -2.0
     for count in range(3, min(MOST, len(positions) // 4) + 1):
-        labels = KMeans(count, n_init=4, random_state=seed).fit_predict(sample)
+        labels = KMeans(count, n_init=4, random_state=seed % 2**32).fit_predict(sample)
         found = float(silhouette_score(sample, labels)) if len(set(labels.tolist())) > 1 else -1.0
         best, score = (count, found) if found > score else (best, score)
-    labels = KMeans(best, n_init=10, random_state=seed).fit_predict(positions)
+    labels = KMeans(best, n_init=10, random_state=seed % 2**32).fit_predict(positions)
     order = np.argsort(-np.bincount(labels), kind="stable")
     rank = np.empty(len(order), np.int64)
     rank[order] = np.arange(len(order))

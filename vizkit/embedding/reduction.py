@@ -51,7 +51,7 @@ def components(points: Array, count: int, seed: int) -> tuple[Array, Array]:
     if not np.ptp(points, axis=0).any():
         return np.zeros((len(points), count)), np.zeros(count)
     large = min(points.shape) > 500 and count < min(points.shape) / 4
-    model = PCA(count, svd_solver="randomized" if large else "full", random_state=seed)
+    model = PCA(count, svd_solver="randomized" if large else "full", random_state=seed % 2**32)
     found = model.fit_transform(points)
     signs = np.sign(model.components_[np.arange(count), np.abs(model.components_).argmax(1)])
     return found * np.where(signs == 0, 1, signs), model.explained_variance_ratio_
@@ -109,7 +109,7 @@ def _by_tsne(points: Array, perplexity: float, seed: int, engine: Engine) -> Red
     else:
         from sklearn.manifold import TSNE
 
-        model = TSNE(perplexity=perplexity, init="pca", learning_rate="auto", random_state=seed)
+        model = TSNE(perplexity=perplexity, init="pca", learning_rate="auto", random_state=seed % 2**32)
         positions = model.fit_transform(points.astype(np.float32)).astype(np.float64)
     told = {
         "perplexity": perplexity,
@@ -126,9 +126,9 @@ def _open_tsne(points: Array, perplexity: float, seed: int) -> Array:
 
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        made = openTSNE.TSNE(perplexity=perplexity, initialization="pca", random_state=seed, n_jobs=1).fit(
-            points
-        )
+        made = openTSNE.TSNE(
+            perplexity=perplexity, initialization="pca", random_state=seed % 2**32, n_jobs=1
+        ).fit(points)
     return np.asarray(made, np.float64)
 
 
@@ -143,5 +143,5 @@ def _by_umap(points: Array, seed: int) -> Reduced:
 
         near = max(2, min(15, len(points) - 1))
         start = "spectral" if len(points) > near + 1 else "random"
-        made = umap.UMAP(n_neighbors=near, random_state=seed, init=start).fit_transform(points)
+        made = umap.UMAP(n_neighbors=near, random_state=seed % 2**32, init=start).fit_transform(points)
     return Reduced(np.asarray(made, np.float64), "UMAP", {"neighbours": near})

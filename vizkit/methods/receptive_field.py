@@ -102,7 +102,7 @@ def _shown(
     names = list(dict.fromkeys(name.partition("#")[0] for name, _, _ in units))
     table = {info.name: info for info in _table(model, shape, names, on_step)}
     if samples:
-        noise = torch.rand(samples, *shape, generator=torch.Generator().manual_seed(seed))
+        noise = torch.rand(samples, *shape, generator=torch.Generator().manual_seed(seed % 2**63))
         pixels = noise.to(model.device)
     strips: list[Strip] = []
     fields: list[Tensor] = []

@@ -110,7 +110,9 @@ def _sheet(
     rows: dict[str, list[Heatmap | str]] = {name: [m] for name, m in trained.items()}
     controls: dict[str, Callable[[int], Tensor]] = {
         "edges (control)": lambda _: edge_map(prepared.pixels),
-        "random (control)": lambda stage: random_map(prepared.pixels.shape[1:], 1_000_003 * seed + stage),
+        "random (control)": lambda stage: random_map(
+            prepared.pixels.shape[1:], (1_000_003 * seed + stage) % 2**63
+        ),
     }
     rows |= {name: [_control(first, make(0))] for name, make in controls.items()}
     tell(1)

@@ -161,7 +161,7 @@ def numbers_of(text: str | None, count: int) -> list[float]:
 
 def seeded_generator(seed: int) -> torch.Generator:
     """A generator on the CPU, so that every device draws the same numbers."""
-    return torch.Generator().manual_seed(seed)
+    return torch.Generator().manual_seed(seed % 2**63)
 
 
 def part_of(on_step: OnStep, part: int, parts: int) -> OnStep:

@@ -2,17 +2,21 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, get_args
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from vizkit.errors import UsageError
+from vizkit.training.bounds import LARGEST, check_number
 from vizkit.zoo.torchvision_models import transforms
 
 Flip = Literal["none", "random", "alternating"]
 Policy = Literal["none", "trivial", "rand", "auto", "colour", "crop"]
 Mix = Literal["none", "mixup", "cutmix"]
+
+MOST_PIXELS = 100_000
 
 
 @dataclass(frozen=True)
@@ -37,6 +41,14 @@ class Augment:
     jitter: float = 0.0
     policy: Policy = "none"
     mix: Mix = "none"
+
+    def __post_init__(self) -> None:
+        for name, kind in (("flip", Flip), ("policy", Policy), ("mix", Mix)):
+            if getattr(self, name) not in get_args(kind):
+                raise UsageError(f"{name} is {' or '.join(get_args(kind))}, not {getattr(self, name)!r}")
+        for name in ("shift", "cutout"):
+            check_number(name, getattr(self, name), 0, MOST_PIXELS, whole=True)
+        check_number("jitter", self.jitter, 0, LARGEST)
 
     def __call__(
         self,
@@ -103,10 +115,13 @@ def mixed_labels(batch: Tensor, labels: Tensor, classes: int, mix: Mix) -> tuple
 
 
 def shifted(batch: Tensor, most: int, generator: torch.Generator) -> Tensor:
-    """Pictures (N, C, H, W) moved by whole pixels, up to `most` each way, mirrored at the edges."""
+    """Pictures (N, C, H, W) moved by whole pixels, up to `most` each way, mirrored at the edges.
+
+    Where a side has no pixels to mirror, as of pictures of one pixel, the edge is repeated.
+    """
     count, _, rows, columns = batch.shape
     down, right = torch.randint(0, 2 * most + 1, (2, count, 1), generator=generator)
-    padded = F.pad(batch, [most] * 4, "reflect")
+    padded = F.pad(batch, [most] * 4, "reflect" if most < min(rows, columns) else "replicate")
     picture = torch.arange(count)[:, None, None]
     row = (torch.arange(rows) + down)[:, :, None]
     column = (torch.arange(columns) + right)[:, None, :]

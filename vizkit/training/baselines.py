@@ -134,9 +134,9 @@ class VisualWords:
         some = images[generator.permutation(len(images))[:2000]]
         patches = np.concatenate([self._patches(i)[0] for i in some])
         patches = patches[generator.permutation(len(patches))[:40_000]]
-        self.whitening = PCA(0.99, whiten=True, random_state=self.seed).fit(patches)
+        self.whitening = PCA(0.99, whiten=True, random_state=self.seed % 2**32).fit(patches)
         count = min(self.words, len(patches) // 4)
-        self.vocabulary = MiniBatchKMeans(count, n_init=3, batch_size=4096, random_state=self.seed)
+        self.vocabulary = MiniBatchKMeans(count, n_init=3, batch_size=4096, random_state=self.seed % 2**32)
         self.vocabulary.fit(self.whitening.transform(patches))
         return self
 
@@ -194,7 +194,7 @@ def baselines(data: DataSet, *, held_out: float = 0.2, seed: int = 0, on_step: O
         return lambda: _fit(name, estimator, features, learnt, judged, data.test)
 
     def svm(softness: float) -> Any:
-        return LinearSVC(C=softness, max_iter=20_000, random_state=seed)
+        return LinearSVC(C=softness, max_iter=20_000, random_state=seed % 2**32)
 
     def bag(images: npt.NDArray[np.uint8]) -> Floats:
         if not hasattr(words, "vocabulary"):
@@ -224,7 +224,7 @@ def _some(pictures: Pictures, seed: int) -> Pictures:
 
     if len(pictures) <= MOST:
         return pictures
-    drawn = torch.randperm(len(pictures), generator=torch.Generator().manual_seed(seed))
+    drawn = torch.randperm(len(pictures), generator=torch.Generator().manual_seed(seed % 2**63))
     return pictures.take(drawn[:MOST].sort().values)
 
 

@@ -47,7 +47,7 @@ def portrait(model: VisionModel, judged: Pictures, *, seed: int = 0) -> list[Sec
 
 def _write(judged: Pictures, root: Path, seed: int) -> None:
     """The pictures as files, a folder a class; at most `MOST` of them, drawn by the seed."""
-    generator = torch.Generator().manual_seed(seed)
+    generator = torch.Generator().manual_seed(seed % 2**63)
     numbers = torch.randperm(len(judged), generator=generator)[:MOST]
     for label, name in enumerate(judged.classes):
         own = [k for k in numbers.tolist() if int(judged.labels[k]) == label]

@@ -9,16 +9,24 @@ from vizkit.errors import UsageError
 def split(labels: Tensor, share: float, *, seed: int = 0) -> tuple[Tensor, Tensor]:
     """Numbers of (those to learn from, those held out), `share` of each class held out, as far as it goes.
 
-    Raises `UsageError` for shares outside (0, 1) and for classes with fewer than two pictures.
+    Raises `UsageError` for shares outside (0, 1), for classes with fewer than two pictures, and where less
+    than one picture a class is left to learn from.
     """
     from sklearn.model_selection import train_test_split
 
     if not 0 < share < 1:
         raise UsageError(f"the share held out is between 0 and 1, not {share}")
     _check(labels, 2)
-    held = max(round(share * len(labels)), len(torch.unique(labels)))
+    classes = len(torch.unique(labels))
+    held = max(round(share * len(labels)), classes)
+    left = max(len(labels) - held, 0)
+    if left < classes:
+        raise UsageError(
+            f"holding out {share:g} of {len(labels)} pictures leaves {left} to learn from; there are "
+            f"{classes} classes"
+        )
     kept, out = train_test_split(
-        range(len(labels)), test_size=held, stratify=labels.numpy(), random_state=seed
+        range(len(labels)), test_size=held, stratify=labels.numpy(), random_state=seed % 2**32
     )
     return torch.tensor(sorted(kept)), torch.tensor(sorted(out))
 
@@ -33,7 +41,7 @@ def folds(labels: Tensor, count: int, *, seed: int = 0) -> list[tuple[Tensor, Te
     if count < 2:
         raise UsageError(f"cross-validation takes two folds or more, not {count}")
     _check(labels, count)
-    cut = StratifiedKFold(count, shuffle=True, random_state=seed)
+    cut = StratifiedKFold(count, shuffle=True, random_state=seed % 2**32)
     pairs = cut.split(labels.numpy(), labels.numpy())
     return [(torch.from_numpy(kept), torch.from_numpy(out)) for kept, out in pairs]
 
