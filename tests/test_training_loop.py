@@ -1,12 +1,14 @@
 """The loop: it learns, repeats itself bit by bit, and goes on from any step as if nothing had happened."""
 
 import io
+import math
 
 import pytest
 import torch
 
 from vizkit.errors import ModelError, UsageError
 from vizkit.nets import make_net
+from vizkit.training.beginning import begin
 from vizkit.training.datasets import load_data
 from vizkit.training.loop import Callback, Run, normalised
 from vizkit.training.recipe import Recipe
@@ -138,6 +140,26 @@ def test_what_goes_wrong_is_said(digits):
         RECIPE.with_(batch=0)
     with pytest.raises(UsageError, match="above 0"):
         RECIPE.with_(rate=-1)
+
+
+@pytest.mark.parametrize("value", [math.inf, math.nan, 1e31, -1.0, "much", True])
+@pytest.mark.parametrize(
+    "name", ["rate", "decay", "warmup", "clip", "jitter", "l1", "temperature", "smoothing"]
+)
+def test_numbers_of_a_recipe_are_finite_and_in_range(name, value):
+    with pytest.raises(UsageError, match=name):
+        RECIPE.with_(**{name: value})
+
+
+@pytest.mark.parametrize("wrong", [{"shift": -1}, {"cutout": 0.5}, {"epochs": 10**10}, {"seed": 0.5}])
+def test_counts_of_a_recipe_are_whole_and_in_range(wrong):
+    with pytest.raises(UsageError, match=next(iter(wrong))):
+        RECIPE.with_(**wrong)
+
+
+def test_a_shift_beyond_the_picture_is_refused_at_the_beginning():
+    with pytest.raises(UsageError, match="shift is less than the pictures' side"):
+        begin(RECIPE.with_(shift=8), load_data("digits"))
 
 
 def test_a_recipe_survives_its_record():

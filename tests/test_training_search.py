@@ -79,8 +79,36 @@ def test_spaces_are_read():
     for wrong in ("rate", "rate=1..0.1", "rate=a..b"):
         with pytest.raises(UsageError):
             read_space([wrong], QUICK)
+    assert read_space(["rate=1..2"], QUICK)["rate"] == Range(1, 2, log=False, whole=False)
     with pytest.raises(UsageError, match="did you mean 'rate'"):
         read_space(["rat=0.1..1"], QUICK)
+
+
+@pytest.mark.parametrize(
+    ("wrong", "said"),
+    [
+        ("rate=True,False", "rate is a number, not 'True'"),
+        ("smoothing=0.5,abc", "smoothing is a number, not 'abc'"),
+        ("batch=1..1e9", "batch is a whole number, not '1e9'"),
+        ("net=1..2", "net is no number"),
+        ("rate=1e-300..1e300", "rate is at most 1e"),
+        ("rate=nan,1", "rate is a finite number"),
+        ("decay=0..2..3", "no range"),
+        ("held_out=0.1,1", "held_out is a share"),
+        ("flip=random,never", "flip is none or random or alternating, not 'never'"),
+        ("augment=1,2", "no 'augment'"),
+    ],
+)
+def test_every_value_of_a_space_is_checked(wrong, said):
+    with pytest.raises(UsageError, match=said):
+        read_space([wrong], QUICK)
+
+
+def test_a_search_that_holds_out_nearly_everything_writes_nothing(digits, tmp_path):
+    space = read_space(["held_out=0.99..0.999"], QUICK)
+    with pytest.raises(UsageError, match="to learn from"):
+        search(digits, tmp_path / "run", QUICK, space)
+    assert not (tmp_path / "run").exists()
 
 
 def test_draws_lie_in_their_range_evenly_in_the_logarithm():

@@ -50,8 +50,12 @@ class Beginning:
 def begin(recipe: Recipe, data: DataSet) -> Beginning:
     """A new net, or the trained one that the recipe starts with and a new last layer.
 
-    Random numbers are the seed's alone. Raises `UsageError` for names that nobody knows.
+    Random numbers are the seed's alone. Raises `UsageError` for names that nobody knows and for shifts that
+    are larger than the pictures.
     """
+    side = min(data.train.images.shape[2:])
+    if recipe.augment.shift > max(1, side - 1):
+        raise UsageError(f"shift is less than the pictures' side of {side}, not {recipe.augment.shift}")
     with torch.random.fork_rng():
         torch.manual_seed(mixed(recipe.seed, -(2**40)))
         if recipe.start is not None:

@@ -2,12 +2,14 @@
 
 import dataclasses
 import json
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
 from vizkit.errors import UsageError, did_you_mean
 from vizkit.training.augment import Augment
+from vizkit.training.bounds import COUNT, LARGEST, check_number
 
 Precision = Literal["auto", "bf16", "float32"]
 
@@ -69,9 +71,7 @@ class Recipe:
     augment: Augment = field(default_factory=Augment)
 
     def __post_init__(self) -> None:
-        for name in ("epochs", "batch"):
-            if getattr(self, name) < 1:
-                raise UsageError(f"{name} is at least 1, not {getattr(self, name)}")
+        self._check_numbers()
         if not self.rate > 0:
             raise UsageError(f"rate is above 0, not {self.rate}")
         if not 0 <= self.average < 1:
@@ -89,15 +89,37 @@ class Recipe:
         if self.augment.mix != "none" and (self.loss != "cross_entropy" or self.teacher is not None):
             raise UsageError(f"{self.augment.mix} mixes labels, which needs cross_entropy and no teacher")
 
+    def _check_numbers(self) -> None:
+        for name in ("epochs", "batch"):
+            check_number(name, getattr(self, name), 1, COUNT, whole=True)
+        check_number("patience", self.patience, 0, COUNT, whole=True)
+        check_number("seed", self.seed, -math.inf, math.inf, whole=True)
+        for name in ("rate", "temperature", "decay", "l1", "clip"):
+            check_number(name, getattr(self, name), -LARGEST if name == "rate" else 0, LARGEST)
+        for name in ("warmup", "smoothing", "held_out"):
+            check_number(name, getattr(self, name), 0, 1)
+        if not 0 < self.held_out < 1:
+            raise UsageError(f"held_out is a share between 0 and 1, not {self.held_out}")
+
     def with_(self, **changes: Any) -> "Recipe":
         """A recipe with these fields changed, those of `augment` too. Raises `UsageError` for other names."""
-        own = {f.name for f in dataclasses.fields(Recipe)} - {"augment"}
-        inner = {f.name for f in dataclasses.fields(Augment)}
+        own, inner = self._names()
         for name in changes:
-            if name not in own | inner:
-                raise UsageError(f"a recipe has no {name!r}{did_you_mean(name, own | inner)}")
+            self.check_name(name)
         augment = dataclasses.replace(self.augment, **{k: v for k, v in changes.items() if k in inner})
         return dataclasses.replace(self, augment=augment, **{k: v for k, v in changes.items() if k in own})
+
+    def check_name(self, name: str) -> None:
+        """Raise `UsageError` for what is no field, here or in `augment`."""
+        own, inner = self._names()
+        if name not in own | inner:
+            raise UsageError(f"a recipe has no {name!r}{did_you_mean(name, own | inner)}")
+
+    @staticmethod
+    def _names() -> tuple[set[str], set[str]]:
+        """Fields of the recipe itself, and of its augmentation."""
+        inner = {f.name for f in dataclasses.fields(Augment)}
+        return {f.name for f in dataclasses.fields(Recipe)} - {"augment"}, inner
 
     def record(self) -> dict[str, Any]:
         """The recipe as JSON holds it."""

@@ -8,7 +8,7 @@ import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, get_type_hints
 
 import numpy as np
 
@@ -17,6 +17,7 @@ from vizkit.errors import ModelError, UsageError
 from vizkit.folders import read_json, refuse_foreign
 from vizkit.plots import Look
 from vizkit.reports import Report, Rows, Section
+from vizkit.training.augment import Augment
 from vizkit.training.beginning import begin
 from vizkit.training.datasets import DataSet
 from vizkit.training.folder import data_record
@@ -92,27 +93,37 @@ def read_space(texts: Sequence[str], recipe: Recipe) -> Space:
         name = name.strip().replace("-", "_")
         if not equals or not values.strip():
             raise UsageError(f"{text!r}: say what is varied as rate=0.01..1 or net=resnet9,vgg")
-        space[name] = _range(values) if ".." in values else tuple(_value(v) for v in values.split(","))
-        first = space[name].low if isinstance(space[name], Range) else space[name][0]  # type: ignore[union-attr,index]
-        recipe.with_(**{name: first})  # says what is wrong with the name
+        recipe.check_name(name)
+        kind = _kind(name)
+        parts = [_value(name, kind, v) for v in values.split(".." if ".." in values else ",")]
+        for value in parts:
+            recipe.with_(**{name: value})  # says what is wrong with it
+        space[name] = _range(name, values, parts) if ".." in values else tuple(parts)
     return space
 
 
-def _range(text: str) -> Range:
-    parts = [_value(part) for part in text.split("..")]
-    if len(parts) != 2 or any(isinstance(p, str) for p in parts) or not float(parts[0]) < float(parts[1]):
+def _range(name: str, text: str, ends: Sequence[Value]) -> Range:
+    if any(isinstance(end, str) for end in ends):
+        raise UsageError(f"{name} is no number; write its values as {name}=A,B")
+    if len(ends) != 2 or not float(ends[0]) < float(ends[1]):
         raise UsageError(f"{text!r} is no range; write it as 0.01..1")
-    low, high = float(parts[0]), float(parts[1])
-    return Range(low, high, low > 0 and high >= 10 * low, all(isinstance(p, int) for p in parts))
+    low, high = float(ends[0]), float(ends[1])
+    return Range(low, high, low > 0 and high >= 10 * low, all(isinstance(end, int) for end in ends))
 
 
-def _value(text: str) -> Value:
-    for kind in (int, float):
-        try:
-            return kind(text.strip())
-        except ValueError:
-            continue
-    return text.strip()
+def _kind(name: str) -> type:
+    """What a field of the recipe holds: int, float or, in all other cases, text."""
+    hints = {**get_type_hints(Augment), **get_type_hints(Recipe)}
+    return hints[name] if hints[name] in (int, float) else str
+
+
+def _value(name: str, kind: type, text: str) -> Value:
+    try:
+        value: Value = kind(text.strip())
+    except ValueError:
+        said = "whole number" if kind is int else "number"
+        raise UsageError(f"{name} is a {said}, not {text.strip()!r}") from None
+    return value
 
 
 @dataclass(frozen=True)
@@ -161,6 +172,7 @@ def search(
     """
     if trials < 3:
         raise UsageError(f"a search takes three trials or more, not {trials}")
+    _check_held_out(data, recipe, space)
     folder = Path(out)
     journal = _Journal(folder, _asked(data, recipe, space, trials, least))
     study = _Study(data, recipe, journal, pick_device(device), on_step, rungs(least, recipe.epochs), trials)
@@ -176,6 +188,13 @@ def search(
     found = Searched(everyone, full, top, recipe.with_(**top.drawn), accuracy, space)
     found.report(folder.resolve().name).save(folder / PAGE, force=True)
     return found
+
+
+def _check_held_out(data: DataSet, recipe: Recipe, space: Space) -> None:
+    """Raise `UsageError` where too few pictures would be left to learn from, before anything is written."""
+    choice = space.get("held_out", (recipe.held_out,))
+    for share in (choice.low, choice.high) if isinstance(choice, Range) else choice:
+        split(data.train.labels, float(share), seed=recipe.seed)
 
 
 def rungs(least: int, most: int) -> list[int]:
