@@ -36,7 +36,7 @@ def model_options(command: str) -> list[click.Parameter]:
         named("--weights", metavar="FILE", help="Your weights for it: .pt, .pth or .safetensors."),
         named("--random-weights", is_flag=True, help="Untrained weights, for study."),
         named("--download", is_flag=True, help="Fetch pretrained weights that are not on this machine."),
-        named("--classes", type=click.IntRange(1), help="Number of classes of your own weights."),
+        named("--classes", type=click.IntRange(1, 10_000_000), help="Number of classes of your own weights."),
         named("--labels", metavar="FILE", help="Class names of your own weights, one a line."),
         named("--device", default="auto", help="auto, cpu, cuda, cuda:1, mps."),
         named("--threads", type=click.IntRange(1, 1024), help="CPU threads."),

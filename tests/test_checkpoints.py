@@ -448,7 +448,7 @@ def turned(tensor):
 
 @pytest.mark.parametrize("kind", PLAIN)
 def test_round_trip(tmp_path, kind):
-    assert loads(tmp_path, PLAIN[kind]()) == ("9 of 9 tensors",)
+    assert loads(tmp_path, PLAIN[kind]()) == ("9 of 9 tensors read",)
     loaded = read_weights(tmp_path / "good.bin")
     assert loaded.notes == ()
     for name, tensor in loaded.tensors.items():
@@ -464,7 +464,7 @@ def test_a_meta_module_is_loaded_alike(tmp_path, kind):
     with torch.device("meta"):
         module = Net()
     module.conv.requires_grad_(False)
-    assert loads_meta(tmp_path, PLAIN[kind](), module) == ("9 of 9 tensors",)
+    assert loads_meta(tmp_path, PLAIN[kind](), module) == ("9 of 9 tensors read",)
     assert not module.conv.weight.requires_grad
     assert module.fc.weight.requires_grad
     assert all(type(p) is nn.Parameter for p in module.parameters())
@@ -535,7 +535,7 @@ def test_weights_read_in_inference_mode_can_be_trained(tmp_path):
 @pytest.mark.parametrize("wrapper", weightfiles.WRAPPERS)
 def test_wrappers_are_taken_off(tmp_path, wrapper):
     data = saved({"epoch": 3, wrapper: state(), "optimizer": {"state": {}}, "loss": torch.ones(1)})
-    assert loads(tmp_path, data) == (f"took the entry {wrapper!r}", "9 of 9 tensors")
+    assert loads(tmp_path, data) == (f"took the entry {wrapper!r}", "9 of 9 tensors read")
 
 
 def test_of_several_wrappers_the_first_is_taken_and_the_others_are_named(tmp_path):
@@ -554,7 +554,7 @@ def test_a_layer_named_like_a_wrapper_is_no_wrapper(tmp_path):
     module.model, module.weights = nn.Linear(2, 2), nn.Parameter(torch.zeros(3))
     want = {"weights": torch.ones(3), "model.weight": torch.ones(2, 2), "model.bias": torch.ones(2)}
     torch.save(want, tmp_path / "a.pt")
-    assert load_weights(module, tmp_path / "a.pt") == ("3 of 3 tensors",)
+    assert load_weights(module, tmp_path / "a.pt") == ("3 of 3 tensors read",)
     assert all(torch.equal(module.state_dict()[k], v) for k, v in want.items())
 
 
@@ -565,13 +565,13 @@ def test_a_layer_named_like_a_wrapper_is_no_wrapper(tmp_path):
 def test_prefixes_are_stripped(tmp_path, prefix, wrapper):
     data = prefixed(prefix)
     notes = loads(tmp_path, saved({wrapper: data} if wrapper else data))
-    assert notes[-2:] == (f"stripped the prefix {prefix!r} from 9 names", "9 of 9 tensors")
+    assert notes[-2:] == (f"stripped the prefix {prefix!r} from 9 names", "9 of 9 tensors read")
 
 
 def test_a_prefix_that_the_module_has_stays(tmp_path):
     torch.save(prefixed("model."), tmp_path / "a.pt")
     module = nn.ModuleDict({"model": made()})
-    assert load_weights(module, tmp_path / "a.pt") == ("9 of 9 tensors",)
+    assert load_weights(module, tmp_path / "a.pt") == ("9 of 9 tensors read",)
     torch.save(prefixed("module.model."), tmp_path / "b.pt")
     assert load_weights(module, tmp_path / "b.pt")[0] == "stripped the prefix 'module.' from 9 names"
 
@@ -649,7 +649,7 @@ def test_missing_counters_are_created(tmp_path):
     module = made()
     module.bn.num_batches_tracked.fill_(5)
     notes = loads(tmp_path, saved(without("bn.num_batches_tracked")), module)
-    assert notes == ("created 1 missing num_batches_tracked", "9 of 9 tensors")
+    assert notes == ("created 1 missing num_batches_tracked", "9 of 9 tensors read")
 
 
 def test_metadata_of_safetensors(tmp_path):

@@ -11,7 +11,7 @@ import vizkit
 from tests.conftest import TinyNet
 from tests.slow_index import photo_folder
 from vizkit.atomic import is_ours
-from vizkit.errors import UsageError
+from vizkit.errors import UsageError, did_you_mean
 from vizkit.registry import METHODS, all_methods
 from vizkit.results import Result
 from vizkit.signatures import Between, Role, method_names, read_signature, summary_of
@@ -172,3 +172,29 @@ def test_wrong_targets_and_options_are_refused(name, call):
     for wrong in (*targets, {"no_such_option": 1}):
         with pytest.raises(UsageError):
             call(name, **wrong)
+
+
+def test_arguments_of_another_kind_are_named():
+    model = vizkit.wrap(TinyNet())
+    pixels = torch.rand(3, 32, 32)
+    for call, words in (
+        (lambda: vizkit.grad_cam(model, pixels, layer=3.5), "layer=3.5"),
+        (lambda: vizkit.activations(model, pixels, layer=3), "layer=3"),
+        (lambda: vizkit.segment(model, pixels, method=3.5), "method=3.5"),
+        (lambda: vizkit.receptive_field(model, pixels, unit=3), "unit=3"),
+        (lambda: vizkit.compare(model, pixels, methods={}), "methods is"),
+    ):
+        with pytest.raises(UsageError, match=words):
+            call()
+
+
+def test_only_close_names_are_suggested():
+    for slip, name in (
+        ("ostrch", "ostrich"),
+        ("dgo", "dog"),
+        ("kiten.jpg", "kitten.jpg"),
+        ("a.pgn", "a.png"),
+    ):
+        assert name in did_you_mean(slip, [name])
+    for other, name in (("nosuch", "ostrich"), ("nosuch.jpg", "tissue.jpg"), ("abc.jpg", "xyz.jpg")):
+        assert did_you_mean(other, [name]) == ""

@@ -307,6 +307,27 @@ def test_own_weights_with_own_classes(tmp_path):
         vizkit.load_model("mobilenet_v3_small", weights=path)
 
 
+@pytest.mark.parametrize("classes", [0, 10**20, 2.5])
+def test_classes_are_a_number_that_there_can_be(classes):
+    with pytest.raises(UsageError, match="classes is a whole number"):
+        vizkit.load_model("net:resnet9", random_weights=True, classes=classes)
+
+
+def test_long_labels_are_cut(tmp_path):
+    (tmp_path / "labels.txt").write_text("cat\n" + "x" * 1_000_000)
+    labels = tmp_path / "labels.txt"
+    model = vizkit.load_model("net:lenet5", random_weights=True, classes=2, labels=labels, device="cpu")
+    assert [len(label) for label in model.labels] == [3, 200]
+
+
+@pytest.mark.parametrize("wrong", [{"labels": 3}, {"labels": "cat"}, {"output": []}])
+def test_wrap_names_the_argument_that_is_wrong(wrong):
+    with pytest.raises(UsageError, match=next(iter(wrong))):
+        vizkit.wrap(nn.Conv2d(3, 2, 3), **wrong)
+    with pytest.raises(UsageError, match="name is"):
+        vizkit.load_model(None)
+
+
 def test_random_weights_repeat_with_the_seed_and_leave_the_generator(trace):
     state = torch.get_rng_state()
     first, second, third = (

@@ -12,6 +12,7 @@ A message is one line for a person: what happened, where, and what to do next.
 """
 
 import difflib
+import os
 from collections.abc import Iterable
 
 
@@ -69,8 +70,24 @@ def one_line(text: str) -> str:
     return "".join(c if c.isprintable() else ascii(c)[1:-1] for c in text)
 
 
+CLOSE = 0.66
+"""Least likeness (difflib's ratio) of names that are suggested: "dgo" and "dog" have 0.67."""
+
+
+def _close_but_for_endings(name: str, other: str) -> bool:
+    """Whether names are alike without the ending of a file that both have: all photographs end in .jpg."""
+    (stem, ending), (other_stem, other_ending) = os.path.splitext(name), os.path.splitext(other)
+    if ending != other_ending or not ending:
+        return True
+    return difflib.SequenceMatcher(None, other_stem, stem).ratio() >= CLOSE
+
+
 def did_you_mean(name: str, known: Iterable[str], count: int = 3) -> str:
-    """`"; did you mean 'a' or 'b'?"` with the closest of the `known` names, or an empty string."""
-    lower = {k.lower(): k for k in known}
-    hits = [lower[h] for h in difflib.get_close_matches(name.lower(), lower, n=count, cutoff=0.6)]
+    """`"; did you mean 'a' or 'b'?"` with the closest of the `known` names, or an empty string.
+
+    A letter too much, too few, wrong or in another place is close, also in names of three letters.
+    """
+    lower, given = {k.lower(): k for k in known}, name.lower()
+    close = difflib.get_close_matches(given, lower, n=count, cutoff=CLOSE)
+    hits = [lower[h] for h in close if _close_but_for_endings(given, h)]
     return f"; did you mean {' or '.join(repr(h) for h in hits)}?" if hits else ""

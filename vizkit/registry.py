@@ -129,6 +129,8 @@ def _checked_and_stamped(function: Callable[P, R], title: str) -> Callable[P, R]
         bound.apply_defaults()
         if "seed" in bound.arguments:
             _checked("seed", bound.arguments["seed"], Annotated[int, "", Between(0, 2**63 - 1)])
+        if "layer" in bound.arguments:
+            _checked("layer", bound.arguments["layer"], hints["layer"])
         chosen = {name: _checked(name, bound.arguments[name], hints[name]) for name in options}
         stamp = {
             "method": function.__name__,
@@ -178,6 +180,8 @@ def _checked(name: str, value: Any, hint: Any) -> Any:
                 f"{name}={value!r} is not one of {', '.join(allowed)}{did_you_mean(str(value), allowed)}"
             )
         return value
+    if kind is str and isinstance(value, int | float):
+        raise UsageError(f"{name}={value!r} is not text")
     if kind is bool and not isinstance(value, bool):
         raise UsageError(f"{name}={value!r} is not True or False")
     if kind in (int, float) and hasattr(value, "__index__") and not isinstance(value, bool):

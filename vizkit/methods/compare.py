@@ -129,6 +129,8 @@ def _column(
 def _calls(methods: Any, seed: int) -> dict[str, Call]:
     """Caption -> what to call. Raises `UsageError` for an unknown technique or option."""
     if isinstance(methods, Mapping):
+        if not methods or not all(callable(m) for m in methods.values()):
+            raise UsageError("methods is a mapping from captions to functions, one or more")
         return dict(methods)
     known = heatmap_methods()
     if not methods:

@@ -2,7 +2,7 @@
 
 import contextlib
 import os
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +20,12 @@ from vizkit.zoo.preparing import Preprocessing
 from vizkit.zoo.vision import Selector, VisionModel
 
 __all__ = ["VisionModel", "load_model", "wrap"]
+
+
+LABEL = 200
+"""Characters of a class name read from a file: figures and pages show it whole."""
+
+MOST_CLASSES = 10_000_000
 
 
 def load_model(
@@ -42,6 +48,10 @@ def load_model(
 
     Raises `UsageError` for an unknown name, `WeightsError` for weights that are not at hand or unfit.
     """
+    if not isinstance(name, str | os.PathLike):
+        raise UsageError(f"name is a model's name or file, not {name!r}")
+    if classes is not None:
+        _check_classes(classes)
     if weights is not None and random_weights:
         raise UsageError("--weights and --random-weights exclude each other")
     if trained.is_classifier(name):
@@ -94,6 +104,10 @@ def wrap(
     """
     if not isinstance(module, nn.Module):
         raise UsageError(f"wrap() takes a torch.nn.Module, not {type(module).__name__}")
+    if labels is not None and (isinstance(labels, str) or not isinstance(labels, Iterable)):
+        raise UsageError(f"labels is a list of names, not {labels!r}")
+    if output is not None and not isinstance(output, int | str) and not callable(output):
+        raise UsageError(f"output is a key, a position or a function, not {output!r}")
     if preprocess is not None and hasattr(preprocess, "resize_size"):
         from vizkit.zoo.torchvision_models import preset
 
@@ -189,6 +203,11 @@ def known_architectures() -> Mapping[str, Sequence[str]]:
     return keys
 
 
+def _check_classes(classes: int) -> None:
+    if not isinstance(classes, int) or isinstance(classes, bool) or not 1 <= classes <= MOST_CLASSES:
+        raise UsageError(f"classes is a whole number from 1 to {MOST_CLASSES}, not {classes!r}")
+
+
 def _labels(labels: Sequence[str] | str | os.PathLike[str] | None, count: int) -> tuple[str, ...] | None:
     if labels is None:
         return None
@@ -201,7 +220,7 @@ def _labels(labels: Sequence[str] | str | os.PathLike[str] | None, count: int) -
 def _read_labels(path: Path) -> tuple[str, ...]:
     try:
         lines = read_small(path).decode("utf-8-sig").rstrip().split("\n")
-        return tuple(line.strip() for line in lines)
+        return tuple(line.strip()[:LABEL] for line in lines)
     except OSError as error:
         raise UsageError(f"cannot read the labels {str(path)!r}: {error.strerror}") from error
     except UnicodeDecodeError as error:

@@ -39,7 +39,7 @@ def load_weights(
         _check_shapes(tensors, own, name)
         tensors, casts = _cast(tensors, own)
         _put(module, tensors, own)
-    return (*loaded.notes, *notes, *counters, *casts, f"{len(own)} of {len(own)} tensors")
+    return (*loaded.notes, *notes, *counters, *casts, f"{len(own)} of {len(own)} tensors read")
 
 
 def _own_tensors(module: torch.nn.Module, name: str) -> Tensors:
