@@ -432,3 +432,11 @@ def test_a_style_by_tiles_is_the_style_of_the_whole(lite0, sample):
     ).details
     assert parts["style_loss"] == pytest.approx(whole_losses["style_loss"], rel=0.35)
     assert parts["content_loss"] == pytest.approx(whole_losses["content_loss"], rel=0.35)
+
+
+def test_a_preview_keeps_the_size_of_a_net_that_takes_no_other():
+    model = vizkit.load_model("net:lenet5", random_weights=True, device="cpu")
+    made = vizkit.unit_image(model, "0:1", preview=True, steps=1)
+    assert made.pictures.shape[2:] == (32, 32)
+    with pytest.raises(UsageError, match="a unit is written"):
+        vizkit.unit_image(model, "", preview=True)

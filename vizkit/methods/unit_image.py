@@ -103,7 +103,7 @@ class Aim:
 
 def _listed(unit: Any) -> list[str]:
     units = list(unit) if isinstance(unit, list | tuple) else [unit]
-    if not units or not all(isinstance(u, str) for u in units):
+    if not units or not all(isinstance(u, str) and u.strip() for u in units):
         raise UsageError("a unit is written layer:channel, layer:channel,y,x or layer")
     return units
 

@@ -6,6 +6,8 @@ from dataclasses import dataclass, field, replace
 import torch
 from torch import Tensor
 
+from vizkit.errors import VizkitError
+from vizkit.failures import raw_output
 from vizkit.paint.canvases import Canvas, Fourier, Phases, Pixels, flat, noise
 from vizkit.paint.canvases import Size as Extent
 from vizkit.paint.loop import OnStep, Painting, Plan, paint
@@ -78,8 +80,21 @@ def begin(model: VisionModel, brief: Brief, seeds: Sequence[int]) -> Start:
     if brief.size is not None:
         size = with_longer(size, brief.size)
     elif brief.preview:
-        size = with_longer(size, max(64, round(PREVIEW * max(size))))
+        size = _previewed(model, size)
     return Start(flat(len(seeds), size).to(model.device), generator)
+
+
+def _previewed(model: VisionModel, size: Extent) -> Extent:
+    """The smaller size of a preview, or the net's own where it takes no other."""
+    smaller = with_longer(size, min(max(size), max(64, round(PREVIEW * max(size)))))
+    if smaller == size:
+        return size
+    try:
+        with torch.no_grad():
+            raw_output(model, flat(1, smaller).to(model.device))
+    except VizkitError:
+        return size
+    return smaller
 
 
 def paint_modern(
