@@ -1,7 +1,7 @@
 """`vizkit score`: how good trained models are on labelled pictures."""
 
 import json
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from typing import Any
 
 import click
@@ -28,7 +28,7 @@ def _score(**given: Any) -> None:
         raise UsageError("say what to judge by and which models: vizkit score DATA MODEL ...")
     from vizkit.training.beginning import usual_size
     from vizkit.training.datasets import load_data
-    from vizkit.training.scoring import score
+    from vizkit.training.scoring import score, told_apart
     from vizkit.zoo import load_model
 
     size = given["size"] or usual_size(None, {"start": given["models"][0]})
@@ -39,6 +39,8 @@ def _score(**given: Any) -> None:
     members = [load_model(name, device=given["device"]) for name in given["models"]]
     with bar("judging", shown=not quiet) as step:
         found = score(members, pictures, views=given["views"], on_step=step)
+    names = told_apart([m.name for m in members], given["models"])
+    found[: len(names)] = [replace(s, name=n) for s, n in zip(found, names, strict=False)]
     if given["as_json"]:
         click.echo(json.dumps({"pictures": len(pictures), "scores": [asdict(s) for s in found]}, indent=2))
         return

@@ -1,5 +1,7 @@
 """Trained nets to begin with and to learn from: heads, freezing, rates, teachers, ensembles, views."""
 
+import os
+
 import pytest
 import torch
 import torch.nn.functional as F
@@ -16,7 +18,7 @@ from vizkit.training.descent import CYCLES
 from vizkit.training.folder import Extras, train_into
 from vizkit.training.loop import Callback, Run, in_unit_range, normalised
 from vizkit.training.recipe import Recipe
-from vizkit.training.scoring import log_probabilities, score, views_of
+from vizkit.training.scoring import log_probabilities, score, told_apart, views_of
 from vizkit.training.splits import split
 from vizkit.training.teachers import Ensemble, distillation
 from vizkit.training.transfer import PARTS, freeze, frozen_parts, last_layer, new_head, parts_of, rate_shares
@@ -357,3 +359,13 @@ def test_tensorboard_logs(digits, tmp_path):
     assert found.Scalars("held out/accuracy")[-1].value == pytest.approx(
         made.history.epochs[-1]["held_accuracy"]
     )
+
+
+def test_files_of_one_name_are_told_apart_by_their_folders():
+    files = ["run/a/model.st", "run/b/model.st", "x/other.st", "resnet18"]
+    names = ["model.st", "model.st", "other.st", "resnet18"]
+    wanted = [os.path.join("a", "model.st"), os.path.join("b", "model.st"), "other.st", "resnet18"]
+    assert told_apart(names, files) == wanted
+    same = ["model.st", "a/model.st"]
+    assert told_apart(names[:2], same) == ["model.st", os.path.join("a", "model.st")]
+    assert told_apart(["net", "net"], [object(), object()]) == ["net", "net"]

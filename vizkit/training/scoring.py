@@ -1,7 +1,9 @@
 """How good trained models are on a data set: each alone, all as one, and by several views of each picture."""
 
+import os
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, Literal
 
 import torch
@@ -52,10 +54,29 @@ def score(
         found.append(log_probabilities(model, pictures.images, views))
         if on_step is not None:
             on_step(number + 1, len(members))
-    scores = [_score(m.name, logs, pictures.labels) for m, logs in zip(members, found, strict=True)]
+    names = told_apart([m.name for m in members], models)
+    scores = [_score(name, logs, pictures.labels) for name, logs in zip(names, found, strict=True)]
     if len(found) > 1:
         scores.append(_score(f"all {len(found)} as one", mean_of_logs(found), pictures.labels))
     return scores
+
+
+def told_apart(names: Sequence[str], models: Sequence[Any]) -> list[str]:
+    """The models' names; of files of one name, as much of their paths as tells them apart."""
+    paths = [Path(m) if isinstance(m, str | os.PathLike) else None for m in models]
+    alike = [p.parts for p, name in zip(paths, names, strict=True) if p and names.count(name) > 1]
+    return [
+        os.path.join(*_ending(path.parts, alike)) if path and path.parts in alike else name
+        for name, path in zip(names, paths, strict=True)
+    ]
+
+
+def _ending(parts: tuple[str, ...], all_parts: Sequence[tuple[str, ...]]) -> tuple[str, ...]:
+    """The fewest last parts of a path that no other path ends in."""
+    others = [p for p in all_parts if p != parts]
+    lengths = range(1, len(parts) + 1)
+    least = next((n for n in lengths if all(p[-n:] != parts[-n:] for p in others)), len(parts))
+    return parts[-least:]
 
 
 def _fitting(model: VisionModel, pictures: Pictures) -> VisionModel:
@@ -117,7 +138,7 @@ def _mirrored(views: Sequence[Tensor]) -> list[Tensor]:
 def _shifted(x: Tensor) -> list[Tensor]:
     """As it is, and moved by one pixel in each direction, edges mirrored."""
     rows, columns = x.shape[2:]
-    padded = F.pad(x, [1, 1, 1, 1], "reflect")
+    padded = F.pad(x, [1, 1, 1, 1], "reflect" if min(rows, columns) > 1 else "replicate")
     places = ((1, 1), (0, 1), (2, 1), (1, 0), (1, 2))
     return [padded[:, :, top : top + rows, left : left + columns] for top, left in places]
 
