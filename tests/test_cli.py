@@ -9,6 +9,7 @@ import signal
 import subprocess
 import sys
 import time
+import tomllib
 from pathlib import Path
 
 import numpy as np
@@ -16,6 +17,7 @@ import pytest
 from PIL import Image
 
 import vizkit
+from vizkit.cli.doctor import EXTRAS
 from vizkit.results import read_record
 from vizkit.signatures import method_names
 
@@ -512,6 +514,9 @@ def test_doctor_is_well_here():
     checks = {c["name"]: c for c in json.loads(run("doctor", "--json").out)["checks"]}
     assert checks["default model"]["well"]
     assert "PNG" in checks["decoders"]["found"]
+    with Path(__file__).parents[1].joinpath("pyproject.toml").open("rb") as file:
+        extras = tomllib.load(file)["project"]["optional-dependencies"]
+    assert set(EXTRAS) == set(extras) - {"all", "test"}
 
 
 @pytest.mark.parametrize("shell", ["bash", "zsh", "fish"])
