@@ -22,7 +22,7 @@ def split(labels: Tensor, share: float, *, seed: int = 0) -> tuple[Tensor, Tenso
     left = max(len(labels) - held, 0)
     if left < classes:
         raise UsageError(
-            f"holding out {share:g} of {len(labels)} pictures leaves {left} to learn from; there are "
+            f"holding out {share} of {len(labels)} pictures leaves {left} to learn from; there are "
             f"{classes} classes"
         )
     kept, out = train_test_split(
