@@ -201,7 +201,7 @@ def torture(stage: Stage, out: Path, left: _Count, dice: random.Random, tally: T
     if ended.traceback:
         tally.problem("tracebacks", f"{scene.name}, resumed: {ended.err[-300:]}")
     if ended.code or not same:
-        if keep := os.environ.get("VIZKIT_KEEP"):  # where to leave what went wrong, to be looked at
+        if keep := os.environ.get("CAMPAIGN_KEEP"):  # where to leave what went wrong, to be looked at
             shutil.copytree(out, Path(keep) / out.name)
             shutil.copytree(stage.whole, Path(keep) / stage.whole.name, dirs_exist_ok=True)
         found = fingerprint(out, without=scene.volatile)
@@ -231,7 +231,7 @@ def _judge_kill(stage: Stage, out: Path, number: signal.Signals, ended: Ended | 
 def run(trial: Trial, tally: Tally) -> None:
     """Every scene its share of the kills."""
     total = trial.count(20, 200, 1000)
-    wanted = os.environ.get("VIZKIT_SCENE", "")
+    wanted = os.environ.get("CAMPAIGN_SCENE", "")
     for scene in SCENES:
         if wanted not in scene.name:
             continue
