@@ -110,7 +110,7 @@ def test_a_guided_fuzzer_finds_what_is_wrong(tmp_path):
     """A reader that fails is found out, one that does not is run often."""
     pytest.importorskip("atheris")
     tally = campaign.Tally()
-    guided.fuzzed("targets", tmp_path, 1, 1, tally)
+    guided.fuzzed("arrays", tmp_path, 1, 1, tally)
     assert tally.inputs > 100
     assert tally.problems == []
     said = "#9\tNEW\n === Uncaught Python exception: ===\nKeyError: 'labels'\n"
