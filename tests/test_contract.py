@@ -180,7 +180,7 @@ def test_arguments_of_another_kind_are_named():
     for call, words in (
         (lambda: vizkit.grad_cam(model, pixels, layer=3.5), "layer=3.5"),
         (lambda: vizkit.activations(model, pixels, layer=3), "layer=3"),
-        (lambda: vizkit.segment(model, pixels, method=3.5), "method=3.5"),
+        (lambda: vizkit.segment(model, pixels, method=3.5), "3.5 is not text"),
         (lambda: vizkit.receptive_field(model, pixels, unit=3), "unit=3"),
         (lambda: vizkit.compare(model, pixels, methods={}), "methods is"),
     ):

@@ -181,7 +181,9 @@ def _checked(name: str, value: Any, hint: Any) -> Any:
             )
         return value
     if kind is str and isinstance(value, int | float):
-        return repr(value)  # as it is typed on the command line: 0.03 beside 8/255
+        if _role(hint) is None:
+            return repr(value)  # as it is typed on the command line: 0.03 beside 8/255
+        raise UsageError(f"{name}={value!r} is not text")
     if kind is bool and not isinstance(value, bool):
         raise UsageError(f"{name}={value!r} is not True or False")
     if kind in (int, float) and hasattr(value, "__index__") and not isinstance(value, bool):

@@ -41,6 +41,8 @@ def split_specs(text: str) -> list[str]:
 
 def read_spec(text: str) -> Spec:
     """A technique with its options. Raises `UsageError` for what is unknown, with suggestions."""
+    if not isinstance(text, str):
+        raise UsageError(f"{text!r} is not text")
     given, _, options = text.partition(":")
     name, known = given.strip().replace("-", "_"), heatmap_methods()
     if name not in known:
