@@ -66,6 +66,8 @@ def receptive_field(
     """
     model = as_model(model)
     images, many = images_of(image)
+    if not isinstance(unit, str):
+        raise UsageError(f"unit={unit!r} is not text; name units as layer:y,x")
     units = [_read(model, text) for text in unit.replace(";", " ").split()] or None
     made = [_shown(model, model.prepare(one), units, samples, seed, on_step) for one in images]
     return made if many else made[0]
