@@ -30,7 +30,7 @@ from PIL import Image
 from vizkit import tensorfiles
 from vizkit.errors import ModelError, UsageError, did_you_mean
 from vizkit.fingerprint import Fingerprint, restored
-from vizkit.folders import missing_file, read_small
+from vizkit.folders import missing_file, read_json, read_small
 from vizkit.results import Box
 from vizkit.scanning.soundness import UnsoundError, check_about, check_features, check_images, check_layer
 from vizkit.zoo import VisionModel, as_model, load_model
@@ -217,10 +217,9 @@ class Index:
     def source(self) -> Path | None:
         """The folder that was scanned."""
         try:
-            found = json.loads(read_small(self.path / SOURCE))["folder"]
+            return Path(read_json(self.path / SOURCE)["folder"])
         except (OSError, ValueError, KeyError, TypeError):
             return None
-        return Path(found)
 
     def _blob(self, name: str, image: int) -> bytes:
         ends = self._images[f"{name}_ends"]
