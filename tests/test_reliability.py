@@ -3,15 +3,15 @@
 import json
 import random
 import signal
+import subprocess
 import sys
 import time
-from pathlib import Path
 
 import pytest
 
 from tests.reliability import campaign, faults, guided, kills, mutations
 from tests.reliability.campaign import Part, Trial
-from tests.reliability.processes import Running, fingerprint, finish
+from tests.reliability.processes import ROOT, Running, fingerprint, finish
 from vizkit.exhibition.measured import read_measured
 
 
@@ -119,14 +119,21 @@ def test_a_guided_fuzzer_finds_what_is_wrong(tmp_path):
     assert "KeyError" in tally.problems[0]
 
 
+def test_a_fuzzer_does_not_count_the_memory_of_what_started_it(tmp_path):
+    """A test run of 4 GB ended it at once: a process begins with the peak of the one that started it."""
+    peak = "import resource; print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024)"
+    child = f"from tests.reliability.guided import alone; {peak}; alone(); {peak}"
+    large = f"import subprocess, sys; held = b'x' * 2**29; subprocess.run([sys.executable, '-uc', {child!r}])"
+    said = subprocess.run([sys.executable, "-c", large], cwd=ROOT, capture_output=True, text=True, check=True)
+    started, alone = map(int, said.stdout.split())
+    assert alone < 256 <= 512 <= started
+
+
 @pytest.mark.slow
 def test_the_command_prints_its_table_and_keeps_it(tmp_path):
-    import subprocess
-
     command = [sys.executable, "-m", "tests.reliability", "ci", "--only", "exceptions", "--seed", "3"]
-    where = Path(__file__).resolve().parents[1]
     done = subprocess.run(
-        [*command, "--json", str(tmp_path / "r.json")], capture_output=True, text=True, cwd=where, check=False
+        [*command, "--json", str(tmp_path / "r.json")], capture_output=True, text=True, cwd=ROOT, check=False
     )
     assert done.returncode == 0, done.stdout + done.stderr
     assert "| exceptions |" in done.stdout
