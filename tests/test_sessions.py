@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch import nn
 
-from vizkit.sessions import device_of, first_tensor, parts_of, seeded, session
+from vizkit.sessions import device_of, first_tensor, named_tensors, parts_of, seeded, session
 
 
 def disturb(module):
@@ -129,6 +129,42 @@ def test_session_puts_back_a_buffer_written_by_another_name(fails):
     assert net.seen.tolist() == [0, 0]
 
 
+BUFFERS = {
+    "number": torch.tensor(3),
+    "another": torch.tensor(4),
+    "fraction": torch.tensor(0.5),
+    "vector": torch.arange(3.0),
+    "empty": torch.zeros(0),
+    "longer": torch.arange(5.0),
+    "precise": torch.arange(2, dtype=torch.float64),
+    "matrix": torch.arange(6.0).reshape(2, 3).T,
+    "flags": torch.tensor([True, False]),
+    "imaginary": torch.tensor([1 + 2j]),
+}
+
+
+@pytest.mark.parametrize("directly", [False, True])
+def test_session_keeps_buffers_of_every_kind(directly):
+    """Copied and put back many at a time, each stays what it is: type, shape, layout, value."""
+    net = nn.Module()
+    for name, value in BUFFERS.items():
+        net.register_buffer(name, value.clone())
+    held = dict(net.named_buffers())
+    with torch.no_grad(), session(net):
+        for name, value in BUFFERS.items():
+            copy = getattr(net, name)
+            assert copy is not held[name]
+            assert (copy.dtype, copy.shape, copy.stride()) == (value.dtype, value.shape, value.stride())
+            assert torch.equal(copy, value)
+            with torch.no_grad():
+                (held[name] if directly else copy).fill_(7)
+                copy.resize_(1000).fill_(7)  # its memory is its own
+        assert directly or all(torch.equal(v, BUFFERS[name]) for name, v in held.items())
+    for name, value in BUFFERS.items():
+        assert getattr(net, name) is held[name]
+        assert torch.equal(held[name], value)
+
+
 def test_session_keeps_shared_buffers_shared():
     net = nn.ModuleList([Counting(), Counting()])
     net[1].calls = net[0].calls
@@ -150,6 +186,18 @@ def test_session_on_a_device_without_autocast():
 def test_parts_are_those_of_modules_in_its_order(tiny):
     net = nn.Sequential(tiny, nn.Sequential(tiny.relu, nn.Identity()), tiny.fc)
     assert parts_of(net) == list(net.modules())
+
+
+def test_named_tensors_have_the_names_that_torch_gives(tiny):
+    """Also what is shared, under its first name, and what is None."""
+    net = nn.Sequential(tiny, nn.Sequential(tiny.conv1, nn.BatchNorm1d(2)), nn.Linear(2, 2, bias=False), tiny)
+    net[2].weight = net[1][1].weight
+    net.register_buffer("nothing", None)
+    net.register_buffer("twice", net[1][1].running_mean)
+    expected = dict(net.named_parameters()) | dict(net.named_buffers())
+    found = named_tensors(net)
+    assert found.keys() == expected.keys()
+    assert all(found[name] is expected[name] for name in found)
 
 
 def test_device_of_parameters_of_buffers_and_of_nothing():

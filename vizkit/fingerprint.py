@@ -21,7 +21,7 @@ class Fingerprint:
     def __init__(self, tensors: "Mapping[str, Tensor]") -> None:
         self._tensors: dict[str, Tensor] = dict(tensors)
         self._ids = set(map(id, self._tensors.values()))
-        self._state = [_version(t) for t in self._tensors.values()]
+        self._state = _versions(self._tensors.values())
         self._hex: str | None = None
 
     def __repr__(self) -> str:
@@ -39,7 +39,7 @@ class Fingerprint:
         return self._hex
 
     def _unchanged(self) -> bool:
-        return all(_version(t) == s for t, s in zip(self._tensors.values(), self._state, strict=True))
+        return _versions(self._tensors.values()) == self._state
 
     def __reduce__(self) -> tuple[Any, ...]:
         return restored, (self.hex,)
@@ -57,10 +57,13 @@ def digest(tensors: "Mapping[str, Tensor]") -> str:
     return total.hexdigest()
 
 
-def _version(tensor: "Tensor") -> tuple[int, int]:
-    # Inference tensors keep no version counter: what changes them in inference mode goes unnoticed, as do
-    # writes through `.data` or shared memory to any tensor.
-    return tensor.data_ptr(), -1 if tensor.is_inference() else tensor._version
+def _versions(tensors: "Collection[Tensor]") -> list[int]:
+    """Where each tensor lies, and its version counter.
+
+    Inference tensors keep no counter: what changes them in inference mode goes unnoticed, as do writes
+    through `.data` or shared memory to any tensor.
+    """
+    return [t.data_ptr() for t in tensors] + [-1 if t.is_inference() else t._version for t in tensors]
 
 
 def restored(hex_digits: str) -> Fingerprint:

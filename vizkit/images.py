@@ -130,8 +130,8 @@ def to_pillow(pixels: "torch.Tensor") -> Image.Image:
     """A tensor (3, H, W) or (1, H, W) in [0, 1] as an RGB picture, rounded to 8 bits."""
     import torch
 
-    bytes_ = (pixels.detach().clamp(0, 1) * 255).round().to(torch.uint8).expand(3, -1, -1)
-    return Image.fromarray(bytes_.permute(1, 2, 0).cpu().contiguous().numpy(), "RGB")
+    channels = pixels.detach().clamp(0, 1).mul_(255).round_().to("cpu", torch.uint8).expand(3, -1, -1)
+    return Image.merge("RGB", [Image.fromarray(channel.numpy()) for channel in channels])
 
 
 def to_tensor(image: Image.Image) -> "torch.Tensor":

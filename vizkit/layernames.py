@@ -3,16 +3,15 @@
 Names are those of `named_modules()`. A layer that is called several times is described by its first call.
 """
 
-import itertools
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from vizkit.errors import ModelError, UsageError, did_you_mean
 from vizkit.receptive import ReceptiveField, receptive_fields
-from vizkit.sessions import device_of, first_tensor, session
+from vizkit.sessions import device_of, first_tensor, named_tensors, session
 
 Shape = tuple[int, int, int]
 Step = Callable[[int, int], object]
@@ -78,7 +77,7 @@ def list_layers(
     forward pass of zeros. `on_step(done, total)` is told the progress. The module is left as it was. Raises
     `ModelError` if the network does not accept such an input.
     """
-    refuse_lazy(module)
+    refuse_lazy(named_tensors(module))
     layers = _chosen(module, leaves_only)
     with session(module), torch.no_grad():
         shapes = _output_shapes(module, layers, input_shape)
@@ -101,9 +100,9 @@ def list_layers(
     ]
 
 
-def refuse_lazy(module: nn.Module) -> None:
-    """Raise `ModelError` for a lazy layer: its first pass would change the user's module."""
-    for name, tensor in itertools.chain(module.named_parameters(), module.named_buffers()):
+def refuse_lazy(tensors: Mapping[str, Tensor]) -> None:
+    """Raise `ModelError` for a tensor of a lazy layer: its first pass would change the user's module."""
+    for name, tensor in tensors.items():
         if nn.parameter.is_lazy(tensor):
             raise ModelError(
                 f"{name!r} has no shape yet (a lazy layer): run the network once, then try again"

@@ -10,7 +10,7 @@ import math
 import operator
 import random
 import sys
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
 import torch
@@ -28,8 +28,10 @@ def session(module: nn.Module) -> Iterator[nn.Module]:
     buffers (also replaced ones), and the global random state of Python, numpy and torch.
     """
     parts = parts_of(module)
-    owned = {p: None for part in parts for p in part._parameters.values() if p is not None}
-    device = next(iter(owned)).device.type if owned else "cpu"
+    tables = [part._parameters for part in parts if part._parameters]
+    # by id: a tensor's own hash is a call into Python
+    owned = list({id(p): p for table in tables for p in table.values() if p is not None}.values())
+    device = owned[0].device.type if owned else "cpu"
     if any(isinstance(part, torch.jit.ScriptModule) for part in parts):
         raise ModelError("TorchScript modules hide their parts; give the Python module they were made from")
     if any(torch.nn.parameter.is_lazy(p) for p in owned):
@@ -60,21 +62,21 @@ def _attributes_kept(parts: list[nn.Module]) -> Iterator[None]:
     """
     owners = [part.__dict__ for part in parts]
     tables = owners + [owner[name] for owner in owners for name in _TABLES]
-    sizes, keys, values = _written_down(tables)
+    sizes, values = _written_down(tables)
+    keys = list(itertools.chain.from_iterable(tables))
     try:
         yield
     finally:
         now = _written_down(tables)
-        if now[0] != sizes or not all(map(operator.is_, now[2], values)):
+        if now[0] != sizes or not all(map(operator.is_, now[1], values)):
             items = zip(keys, values, strict=True)
             for table, size in zip(tables, sizes, strict=True):
                 table.clear()
                 table.update(itertools.islice(items, size))
 
 
-def _written_down(tables: list[dict[str, Any]]) -> tuple[list[int], list[str], list[Any]]:
-    contents = itertools.chain.from_iterable(map(dict.values, tables))
-    return list(map(len, tables)), list(itertools.chain.from_iterable(tables)), list(contents)
+def _written_down(tables: list[dict[str, Any]]) -> tuple[list[int], list[Any]]:
+    return list(map(len, tables)), list(itertools.chain.from_iterable(map(dict.values, tables)))
 
 
 @contextlib.contextmanager
@@ -114,43 +116,78 @@ def _copies_standing_in(parts: list[nn.Module]) -> Iterator[None]:
 
     Also for parameters made in inference mode, which autograd refuses.
     """
-    before = [(owner, dict(owner)) for part in parts for owner in _to_be_copied(part)]
-    tensors = {t: None for _, named in before for t in named.values() if t is not None}
-    copies = {t: _copy(t) for t in tensors}  # what is shared stays shared
-    with _values_kept([t for t in tensors if not t.is_inference()]):
-        try:
-            for owner, named in before:
-                owner.update({name: copies[t] for name, t in named.items() if t is not None})
-            yield
-        finally:
-            for owner, named in before:
-                owner.clear()
-                owner.update(named)
-
-
-def _to_be_copied(part: nn.Module) -> Iterator[dict[str, Any]]:
-    if part._buffers:
-        yield part._buffers
-    if any(p is not None and p.is_inference() for p in part._parameters.values()):
-        yield part._parameters
-
-
-def _copy(tensor: Tensor) -> Tensor:
-    copy = tensor.detach().clone()
-    return nn.Parameter(copy, requires_grad=False) if isinstance(tensor, nn.Parameter) else copy
-
-
-@contextlib.contextmanager
-def _values_kept(tensors: list[Tensor]) -> Iterator[None]:
-    """Puts back what was written to the tensors themselves: a net may hold a buffer by a second name."""
-    before = [(t, t.detach().clone(), t._version) for t in tensors]
+    owners = [part._buffers for part in parts if part._buffers]
+    owners += [part._parameters for part in parts if part._parameters and _is_inference(part._parameters)]
+    before = [(owner, owner.copy()) for owner in owners]
+    tensors = {id(t): t for _, named in before for t in named.values() if t is not None}
+    kept = [_Kept(alike) for alike in _alike(tensors.values())]
+    copies = {id(t): c for k in kept for t, c in k.copies()}  # what is shared stays shared
     try:
+        for owner, named in before:
+            owner.update({name: copies[id(t)] for name, t in named.items() if t is not None})
         yield
     finally:
-        with torch.no_grad():
-            for tensor, value, version in before:
-                if tensor._version != version:
-                    tensor.copy_(value)
+        for owner, named in before:
+            owner.clear()
+            owner.update(named)
+        for k in kept:
+            k.put_back()
+
+
+def _is_inference(owner: dict[str, Any]) -> bool:
+    return any(t is not None and t.is_inference() for t in owner.values())
+
+
+_PLAIN = {torch.float32, torch.int64, torch.float64, torch.float16, torch.bfloat16}
+
+
+def _alike(tensors: Iterable[Tensor]) -> list[list[Tensor]]:
+    """The vectors of one type together, the single numbers of one type too, anything else by itself."""
+    groups: dict[Any, list[Tensor]] = {}
+    for t in tensors:
+        plain = type(t) is Tensor and t.ndim < 2 and t.dtype in _PLAIN and t.layout is torch.strided
+        plain = plain and not t.is_inference()
+        groups.setdefault((t.ndim, t.dtype, t.device) if plain else id(t), []).append(t)
+    return list(groups.values())
+
+
+class _Kept:
+    """The values of some tensors: many in one piece, as one by one they cost a small net's first layers."""
+
+    @torch.no_grad()
+    def __init__(self, tensors: list[Tensor]) -> None:
+        self.tensors = tensors
+        self.versions = [] if tensors[0].is_inference() else [t._version for t in tensors]
+        if len(tensors) == 1:
+            self.values = tensors[0].detach().clone()
+        else:
+            self.values = torch.cat(tensors) if tensors[0].ndim else torch.stack(tensors)
+
+    @torch.no_grad()
+    def copies(self) -> Iterator[tuple[Tensor, Tensor]]:
+        """Each tensor with a copy that shares memory with nothing."""
+        if len(self.tensors) > 1:
+            copied = self._apart(torch.split_with_sizes_copy, torch.unbind_copy)
+            return zip(self.tensors, copied, strict=True)
+        copy, tensor = self.values.clone(), self.tensors[0]
+        parameter = isinstance(tensor, nn.Parameter)
+        return iter([(tensor, nn.Parameter(copy, requires_grad=False) if parameter else copy)])
+
+    def _apart(self, split: Callable[..., Any], unbind: Callable[..., Any]) -> Iterable[Tensor]:
+        if self.tensors[0].ndim == 0:
+            return unbind(self.values)  # type: ignore[no-any-return]
+        return split(self.values, [len(t) for t in self.tensors])  # type: ignore[no-any-return]
+
+    @torch.no_grad()
+    def put_back(self) -> None:
+        """Undo what was written to the tensors themselves: a net may hold a buffer by a second name."""
+        if self.versions == [t._version for t in self.tensors if self.versions]:
+            return
+        one = len(self.tensors) == 1
+        values = [self.values] if one else self._apart(torch.split_with_sizes, torch.unbind)
+        for tensor, value, version in zip(self.tensors, values, self.versions, strict=True):
+            if tensor._version != version:
+                tensor.copy_(value)
 
 
 @contextlib.contextmanager
@@ -197,10 +234,28 @@ def parts_of(module: nn.Module) -> list[nn.Module]:
 
 def tensors_of(module: nn.Module) -> list[Tensor]:
     """All parameters and buffers, faster than `parameters()` and `buffers()`."""
-    tables: list[dict[str, Any]] = []
-    for part in parts_of(module):
-        tables += (part._parameters, part._buffers)
+    tables = [table for part in parts_of(module) for table in (part._parameters, part._buffers) if table]
     return [t for table in tables for t in table.values() if t is not None]
+
+
+def named_tensors(module: nn.Module) -> dict[str, Tensor]:
+    """As `named_parameters()` and `named_buffers()` give them, each by its first name, but faster."""
+    seen: set[nn.Module] = set()
+    found: dict[str, Tensor] = {}
+    ids: set[int] = set()  # of the tensors: their own hash is a call into Python
+    waiting = [("", module)]
+    while waiting:
+        prefix, part = waiting.pop()
+        if part in seen:
+            continue
+        seen.add(part)
+        for table in (part._parameters, part._buffers):
+            for name, t in table.items():
+                if t is not None and id(t) not in ids:
+                    ids.add(id(t))
+                    found[prefix + name] = t
+        waiting += [(f"{prefix}{n}.", m) for n, m in reversed(part._modules.items()) if m is not None]
+    return found
 
 
 def is_finite(tensor: Tensor) -> bool:

@@ -186,12 +186,11 @@ def _as_given(pixels: Tensor, name: str) -> Prepared:
 
 def _viewable(pixels: Tensor) -> PILImage.Image:
     """(C, H, W) as RGB: as it is where it is a picture in [0, 1], else grey between its extremes."""
-    low, high = float(pixels.min()), float(pixels.max())
     if pixels.shape[0] not in (1, 3):
         pixels = pixels.mean(0, keepdim=True)
-        low, high = float(pixels.min()), float(pixels.max())
+    low, high = map(float, torch.aminmax(pixels))
     if low < 0 or high > 1:
-        pixels = (pixels - low) / max(high - low, 1e-12)
+        pixels = (pixels - low).div_(max(high - low, 1e-12))
     return to_pillow(pixels)
 
 

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from vizkit.errors import ImageError, ModelError, did_you_mean
 from vizkit.fingerprint import Fingerprint
 from vizkit.layernames import refuse_lazy
-from vizkit.sessions import first_tensor, tensors_of
+from vizkit.sessions import first_tensor, named_tensors, tensors_of
 from vizkit.zoo.preparing import Prepared, Preprocessing, prepare
 
 Selector = None | int | str | Callable[[Any], Tensor]
@@ -110,8 +110,7 @@ class VisionModel:
     def fingerprint(self) -> Fingerprint:
         """The weights' lazy hash: the same object as long as the same tensors stay unchanged."""
         if self._fingerprint is None or not self._fingerprint.describes(tensors_of(self.module)):
-            refuse_lazy(self.module)
-            named = dict(self.module.named_parameters()) | dict(self.module.named_buffers())
+            refuse_lazy(named := named_tensors(self.module))
             self._fingerprint = Fingerprint(named)
         return self._fingerprint
 
