@@ -1,6 +1,7 @@
 """compare, specs of techniques, and the sheets they are drawn on."""
 
 import json
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -87,8 +88,6 @@ def test_own_functions_and_progress(tiny, pixels):
 def made(scale, cells, **more):
     """A sheet with these values, drawn without text."""
     photo = vizkit.saliency(nn.Sequential(nn.Flatten(), nn.Linear(3 * 64, 2)), torch.rand(3, 8, 8))
-    from dataclasses import replace
-
     maps = [[replace(photo, values=torch.as_tensor(v, dtype=torch.float32)) for v in row] for row in cells]
     return Sheet(
         provenance=photo.provenance,
@@ -126,6 +125,19 @@ def test_own_scales_look_alike_and_a_shared_one_does_not():
     shared = panel_means(made("shared", [[spread, spread * 1000, spot]], aligned=True))
     assert shared[0] == pytest.approx(shared[1], abs=0.5)  # multiples of its own mean
     assert shared[0] < own[0] - 20  # beside a concentrated map the spread one is dark
+
+
+@pytest.mark.parametrize(("signed", "ink"), [(False, "#ffffff"), (True, "#000000")])
+def test_a_map_that_is_zero_everywhere_says_so(signed, ink, monkeypatch):
+    """It would look like a photograph in the dark, or like an empty page."""
+    from vizkit import sheets
+
+    said = []
+    monkeypatch.setattr(sheets, "write", lambda _p, _at, text, _s, fill, **_: said.append((text, fill)))
+    sheet = made("own", [[np.zeros((8, 8)), np.eye(8)]], aligned=True)
+    sheet = replace(sheet, cells=[[replace(m, signed=signed) for m in sheet.cells[0]]])
+    draw_sheet(sheet, layout="map")
+    assert [fill for text, fill in said if text == "zero everywhere"] == [ink]
 
 
 @pytest.mark.parametrize("columns", [1, 2, 5, 7, 11, 13])

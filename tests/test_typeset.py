@@ -3,7 +3,7 @@
 import pytest
 from PIL import features
 
-from vizkit.typeset import _set, extent, fit, shorten
+from vizkit.typeset import _set, extent, fit, shorten, wrapped
 
 
 def test_letters_beyond_pillows_font_come_from_dejavu():
@@ -22,6 +22,18 @@ def test_shortened_text_keeps_both_ends_and_fits(text, room):
         assert text.startswith(head)
         assert text.endswith(tail)
     assert shorten(text, 14, 1e6) == text
+
+
+def test_wrapped_text_keeps_its_words_and_shortens_what_is_too_long():
+    text = "integrated gradients of a-name-that-is-longer-than-a-line here"
+    room = extent("integrated", 14) + 1
+    lines = wrapped(text, 14, room)
+    assert lines[:3] == ["integrated", "gradients", "of"]
+    assert "…" in lines[3]
+    assert all(extent(line, 14) <= room for line in lines)
+    assert " ".join(wrapped(text, 14, 1000)) == text
+    assert len(wrapped(text, 14, 300)) == 2
+    assert wrapped("", 14, room) == [""]
 
 
 def test_the_first_text_that_fits_is_taken_and_else_the_last_is_shortened():

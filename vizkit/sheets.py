@@ -13,7 +13,7 @@ from vizkit.page import check_area, percent
 from vizkit.panels import Colours, Heat, coloured, heat_of, map_panel, overlay_panel, photo_at
 from vizkit.render import THEMES, Layout, Theme, check_style
 from vizkit.results import DRAWINGS, Heatmap
-from vizkit.typeset import extent, fit, shorten, write
+from vizkit.typeset import extent, fit, shorten, wrapped, write
 
 NARROWEST = 0.15
 """Lines of cells are broken so that no cell is narrower than this share of the sheet."""
@@ -193,9 +193,11 @@ def _line(
         at = (plan.margin, line.top - round(0.8 * plan.small))
         write(page, at, one_line(result.rows[line.row]), round(1.3 * plan.small), colours.ink, bold=True)
     if plan.label:
-        at = (plan.margin, line.top + plan.cell[1] // 2)
-        text = shorten(one_line(result.rows[line.row]), plan.text, plan.label - plan.gap)
-        write(page, at, text, plan.text, colours.ink, bold=True)
+        words = wrapped(one_line(result.rows[line.row]), plan.text, plan.label - plan.gap)
+        y = line.top + plan.cell[1] // 2 - round(0.6 * (len(words) - 1) * plan.text)
+        for number, text in enumerate(words):
+            at = (plan.margin, y + round(1.2 * number * plan.text))
+            write(page, at, text, plan.text, colours.ink, bold=True)
     for place, column in enumerate(line.columns):
         x, heat = plan.left(place), heats.get((line.row, column))
         if column < 0:
@@ -204,8 +206,18 @@ def _line(
             panel = _reason(str(result.cells[line.row][column]), plan, colours)
         else:
             panel = map_panel(heat, plan.cell) if plain else overlay_panel(heat, photo_at(heat, plan.cell))
+            if not heat.result.values.any():  # which would look like a photograph in the dark
+                _remark(panel, "zero everywhere", plan)
         page.paste(panel, (x, line.top))
         _captions(page, result, plan, line, column, x, colours)
+
+
+def _remark(panel: Image.Image, text: str, plan: _Plan) -> None:
+    """Words at the foot of a cell, in white or black, whichever can be read."""
+    (brightness,) = panel.convert("L").resize((1, 1), Image.Resampling.BOX).tobytes()
+    at = (plan.gap // 2, plan.cell[1] - plan.gap)
+    text = shorten(text, plan.small, plan.cell[0] - plan.gap)
+    write(panel, at, text, plan.small, "#ffffff" if brightness < 128 else "#000000")
 
 
 def _titles(page: Image.Image, result: Sheet, plan: _Plan, colours: Colours) -> None:
@@ -237,15 +249,11 @@ def _photo(result: Sheet, size: tuple[int, int]) -> Image.Image:
 def _reason(text: str, plan: _Plan, colours: Colours) -> Image.Image:
     """A cell without a map: why, in as many lines as there is room for."""
     panel = Image.new("RGB", plan.cell, colours.unseen)
-    room, y, line = plan.cell[0] - 2 * plan.gap, plan.gap + plan.small, ""
-    for word in [*one_line(text).split(" "), ""]:
-        if word and extent(f"{line} {word}".strip(), plan.small) <= room:
-            line = f"{line} {word}".strip()
-            continue
-        if y > plan.cell[1] - plan.gap:
-            break
-        write(panel, (plan.gap, y), shorten(line, plan.small, room), plan.small, colours.soft)
-        y, line = y + round(1.35 * plan.small), word
+    room, y = plan.cell[0] - 2 * plan.gap, plan.gap + plan.small
+    for line in wrapped(one_line(text), plan.small, room):
+        if y <= plan.cell[1] - plan.gap:
+            write(panel, (plan.gap, y), line, plan.small, colours.soft)
+        y += round(1.35 * plan.small)
     return panel
 
 

@@ -69,6 +69,18 @@ def shorten(text: str, size: int, room: float) -> str:
     return cut(keep) if keep > 0 else ""
 
 
+def wrapped(text: str, size: int, room: float) -> list[str]:
+    """The text in lines of whole words; a word that is wider than `room` is shortened."""
+    lines = [""]
+    for word in text.split():
+        longer = f"{lines[-1]} {word}".strip()
+        if lines[-1] and extent(longer, size) > room:
+            lines.append(word)
+        else:
+            lines[-1] = longer
+    return [shorten(line, size, room) for line in lines]
+
+
 def fit(texts: Sequence[str], size: int, room: float) -> str:
     """The first of the texts that fits into `room` pixels, else the last one shortened."""
     fitting = (t for t in texts if extent(t, size) <= room)

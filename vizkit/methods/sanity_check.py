@@ -168,4 +168,5 @@ def _likeness(first: Heatmap | str, second: Heatmap | str) -> dict[str, float] |
 def _words(figures: Mapping[str, float] | None) -> str:
     if figures is None:
         return ""
-    return f"ρ {figures['rank_correlation']:.2f} · SSIM {figures['ssim']:.2f}"
+    # + 0.0: no "-0.00"
+    return f"ρ {round(figures['rank_correlation'], 2) + 0.0:.2f} · SSIM {round(figures['ssim'], 2) + 0.0:.2f}"
