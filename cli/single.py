@@ -5,6 +5,7 @@ import inspect
 import os
 import re
 import sys
+from collections.abc import Collection
 from pathlib import Path
 from typing import Any
 
@@ -143,7 +144,9 @@ def _run(signature: Signature, **given: Any) -> int:
         result.save(out, force=given["force"], **style)
     if given["raw"]:
         atomic.write(given["raw"], npy_bytes([result.values]), force=given["force"])
-    code = _report(result, out, given)
+    models = [m for p, m in zip(_inputs(signature), inputs, strict=True) if p.role == "model"]
+    models += [keywords["model"]] if keywords.get("model") else []
+    code = _report(result, out, given, {w for m in models for w in m.warnings})
     if interrupted:
         raise KeyboardInterrupt
     return code
@@ -257,9 +260,10 @@ def _check_output(signature: Signature, out: str, given: dict[str, Any]) -> None
         raise UsageError(f"--raw writes .npy files, not {os.path.basename(given['raw'])!r}")
 
 
-def _report(result: Any, out: str, given: dict[str, Any]) -> int:
+def _report(result: Any, out: str, given: dict[str, Any], said: Collection[str]) -> int:
+    """Say what was made, and what to be warned of but for what was `said` when the model was loaded."""
     if not given["quiet"]:
-        for line in result.provenance.warnings:
+        for line in (w for w in result.provenance.warnings if w not in said):
             print(f"vizkit: {one_line(line)}", file=sys.stderr)
     if given["as_json"]:
         import json

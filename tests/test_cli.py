@@ -475,6 +475,12 @@ def test_maps_among_several_pictures_are_not_inputs(tmp_path, folder):
         assert len(list(folder.glob("*.saliency.png"))) == 3
 
 
+def test_a_warning_of_the_model_is_said_once(tmp_path):
+    """With the model, and not again with the result."""
+    done = run("filters", "-m", "resnet18", "--random-weights", "-o", tmp_path / "filters.png")
+    assert done.err.count("random weights") == 1
+
+
 def test_an_empty_folder_says_so(tmp_path):
     (tmp_path / "none").mkdir()
     assert "none" in run("saliency", tmp_path / "none", "-o", tmp_path / "maps", code=2).err
