@@ -12,21 +12,30 @@ PATIENCE = 1.0  # seconds before a bar appears
 
 
 class Bar:
-    """Call it with (done, total); draws with click's progress bar."""
+    """Call it with (done, total); draws with click's progress bar.
+
+    The time left follows from what was done since the first call: what an earlier run has left behind, which
+    that call brings along, took no time.
+    """
 
     def __init__(self, label: str, *, shown: bool) -> None:
         self.label = label
         self.shown = shown and sys.stderr.isatty()
         self.started = time.monotonic()
+        self.first: tuple[float, int] | None = None
         self.bar: Any = None
 
     def __call__(self, done: int, total: int) -> None:
         """Show that `done` of `total` steps are done."""
+        self.first = self.first or (time.time(), done)
         if not self.shown or (self.bar is None and time.monotonic() - self.started < PATIENCE):
             return
         if self.bar is None:
             self.bar = click.progressbar(length=total, label=self.label, file=sys.stderr)
             self.bar.__enter__()
+        since, before = self.first
+        # click divides the time since its start by all that is done
+        self.bar.start = time.time() - (time.time() - since) * done / max(1, done - before)
         self.bar.update(done - self.bar.pos)
 
     def close(self) -> None:

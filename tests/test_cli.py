@@ -2,6 +2,7 @@
 
 import errno
 import importlib.util
+import io
 import json
 import os
 import pty
@@ -479,6 +480,23 @@ def test_a_warning_of_the_model_is_said_once(tmp_path):
     """With the model, and not again with the result."""
     done = run("filters", "-m", "resnet18", "--random-weights", "-o", tmp_path / "filters.png")
     assert done.err.count("random weights") == 1
+
+
+def test_the_time_left_does_not_count_what_an_earlier_run_did(monkeypatch):
+    """90 of 100 were there; the next five took a second each: five seconds are left, not half a one."""
+    from vizkit.cli import progress
+
+    clock = [1000.0]
+    for name in ("time", "monotonic"):
+        monkeypatch.setattr(f"time.{name}", lambda: clock[0])
+    monkeypatch.setattr(progress.sys, "stderr", terminal := io.StringIO())
+    monkeypatch.setattr(terminal, "isatty", lambda: True, raising=False)
+    with progress.bar("work", shown=True) as step:
+        for done in range(90, 96):
+            step(done, 100)
+            clock[0] += 1
+        assert step.bar.eta == pytest.approx(5, abs=0.1)
+    assert "work" in terminal.getvalue()
 
 
 def test_an_empty_folder_says_so(tmp_path):
