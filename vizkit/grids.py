@@ -96,8 +96,8 @@ def _plan(result: Pictures, width: int) -> _Plan:
         tops.append(y)
         y += -(-len(strip.tiles) // columns) * bare.step(number) + round(0.6 * small)
     foot = y + round(0.9 * small)
-    lines = len(_notes(result)) or 0
-    height = foot + round(1.5 * small * lines) + margin - (round(0.6 * small) if lines else 0)
+    lines = len(_notes(result))
+    height = margin + (foot + round((1.5 * lines - 0.6) * small) if lines else y - gap - round(0.6 * small))
     return _Plan(width, small, margin, gap, side, columns, cell, captions, tuple(tops), foot, height)
 
 
