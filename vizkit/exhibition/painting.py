@@ -12,11 +12,11 @@ CLASSES = Room(
             (
                 Shot(
                     "class-images",
-                    'class-image volcano ostrich "school bus" monarch strawberry castle jellyfish '
+                    'class-image volcano ostrich "school bus" monarch strawberry "tree frog" jellyfish '
                     'goldfish "giant panda" flamingo --layout figure',
                     "Ten classes, painted by the net that knows them.",
                     "Ten bright pictures: a smoking cone with glowing slopes, the head of an ostrich, yellow "
-                    "buses, orange wings, heaps of strawberries, towers, a jellyfish, goldfish, a panda's "
+                    "buses, orange wings, strawberries, a green frog, a jellyfish, goldfish, a panda's "
                     "face, flamingos' necks.",
                     wide=True,
                     quick="--preview",

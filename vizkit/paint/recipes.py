@@ -19,8 +19,11 @@ from vizkit.paint.transforms import Views
 from vizkit.zoo import VisionModel
 
 MODERN_STEPS = 240
-SMOOTH, FADED, STATISTICS = 17.0, 30.0, 14.0
-"""Weights of the total variation, of strong contrast and of the net's statistics beside a target's score."""
+SMOOTH, FADED = 17.0, 30.0
+"""Weights of the total variation and of strong contrast beside a unit's activation."""
+
+CLASS_SMOOTH, CLASS_FADED, STATISTICS = 40.0, 90.0, 40.0
+"""The same beside a class's score, and of the net's statistics: fewer and larger objects on quiet ground."""
 
 CLASS_VIEWS = Views(rotate=10, scale=(0.55, 1.15), jitter=0.03, mirror=True, noise=0.02)
 UNIT_VIEWS = Views(rotate=6, scale=(0.85, 1.1), jitter=0.04)
@@ -123,7 +126,8 @@ def paint_modern(
         coarse = 0.0 if start.photo else COARSE
         canvas = Fourier(start.pictures, generator=start.generator, coarse=coarse)
         rate, optimiser = 0.05, "adam"
-        whole = objective - SMOOTH * total_variation() - FADED * norm(4.0)
+        smooth, faded = (SMOOTH, FADED) if before else (CLASS_SMOOTH, CLASS_FADED)
+        whole = objective - smooth * total_variation() - faded * norm(4.0)
         # a unit may like what photographs are not: its own channel's statistics must be free to move
         whole = whole + STATISTICS * own if own is not None and not before else whole
     plan = Plan(
