@@ -67,25 +67,34 @@ def test_discs_and_other_measures(tiny, pixels):
     torch.testing.assert_close(ranked.values, rank.float())
 
 
-@pytest.mark.parametrize("name", ["resnet18", "vgg11_bn", "efficientnet_lite0", "densenet121", "vit_b_16"])
+def small_transformer():
+    from vizkit.zoo.torchvision_models import import_torchvision
+
+    models = import_torchvision().models
+    return models.VisionTransformer(64, 16, num_layers=24, num_heads=4, hidden_dim=96, mlp_dim=384)
+
+
+@pytest.mark.parametrize("name", ["resnet18", "vgg11_bn", "efficientnet_lite0", "densenet121", "transformer"])
 def test_captum_agrees(name):
-    size = 224 if name == "vit_b_16" else 64
-    window, stride = (64, 64) if name == "vit_b_16" else (20, 12)
-    own = name == "efficientnet_lite0"
-    module = vizkit.load_model(name, random_weights=not own, device="cpu").module
-    module = module if own else lively(module)
+    window, stride = 20, 12
+    if name == "transformer":
+        module = small_transformer().eval()
+    else:
+        own = name == "efficientnet_lite0"
+        module = vizkit.load_model(name, random_weights=not own, device="cpu").module
+        module = module if own else lively(module)
     with torch.no_grad():
         for parameter in module.parameters():
             if parameter.ndim > 1 and not bool(parameter.any()):
                 parameter.normal_(std=0.02)
-    image = torch.rand(1, 3, size, size, generator=torch.Generator().manual_seed(0))
+    image = torch.rand(1, 3, 64, 64, generator=torch.Generator().manual_seed(0))
     theirs = captum.attr.Occlusion(module).attribute(
         image, (3, window, window), strides=(3, stride, stride), baselines=0.5, target=7
     )[0, 0]
     result = vizkit.occlusion(module, image[0], target=7, window=window, stride=stride)
     assert float((result.values - theirs).norm() / theirs.norm()) < 1e-4
     inference = result.details["inference"]
-    assert inference.startswith("every window" if name == "vit_b_16" else "exact incremental")
+    assert inference.startswith("every window" if name == "transformer" else "exact incremental")
     dense = vizkit.occlusion(module, image[0], target=7, window=window, stride=stride, incremental=False)
     assert float((dense.values - theirs).norm() / theirs.norm()) < 1e-4
     assert dense.details["inference"].startswith("every window through the whole net")

@@ -100,10 +100,10 @@ def test_names_of_markup_and_names_that_are_no_text_do_no_harm(hostile_index, tm
         json.loads((tmp_path / "out.json").read_bytes())
 
 
-def test_a_report_of_a_picture_whose_name_is_markup(tmp_path, lite0):
+def test_a_report_of_a_picture_whose_name_is_markup(tmp_path, tiny):
     path = tmp_path / f"{MARKUP}.png"
     photo(1).save(path)
-    vizkit.report(lite0, path, methods="saliency").save(tmp_path / "page.html")
+    vizkit.report(tiny, path, methods="saliency").save(tmp_path / "page.html")
     page = (tmp_path / "page.html").read_text()
     assert MARKUP not in page
     assert "onerror" in page
