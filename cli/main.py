@@ -14,6 +14,7 @@ import click
 
 from vizkit import __version__
 from vizkit.errors import OutputError, VizkitError, did_you_mean, one_line
+from vizkit.memory import roomy_imports
 from vizkit.signatures import method_names, section_of, summary_of
 
 WRITTEN_BY_HAND = {
@@ -152,7 +153,7 @@ def call(arguments: list[str]) -> int:
     _prepare_streams()
     debug = "--debug" in arguments or bool(os.environ.get("VIZKIT_DEBUG"))
     try:
-        with _signals():
+        with _signals(), roomy_imports():
             result = main.main(arguments, prog_name="vizkit", standalone_mode=False)
         return result if isinstance(result, int) else 0
     except click.exceptions.Exit as stop:
@@ -204,6 +205,11 @@ def _no_memory(error: Exception) -> int:
 def _lacks_memory(error: Exception) -> bool:
     if isinstance(error, MemoryError):
         return True
+    if isinstance(error, ImportError):  # no room for a library: packages say all kinds of things then
+        from vizkit.memory import starved
+
+        if starved():
+            return True
     if "torch" not in sys.modules:
         return False
     from vizkit.failures import out_of_memory

@@ -19,7 +19,7 @@ FILES = sorted([*(ROOT / "vizkit").rglob("*.py"), *(ROOT / "cli").rglob("*.py")]
 
 # from the ground up: a file imports from its own layer and those before it
 LAYERS = [
-    ["errors", "atomic", "fingerprint", "signatures", "tensorfiles", "networkfiles"],
+    ["errors", "atomic", "fingerprint", "memory", "signatures", "tensorfiles", "networkfiles"],
     ["results", "tables", "compounds", "pictures", "scatters", "summaries", "paintings", "curves", "reports"],
     ["embedding"],
     [

@@ -274,6 +274,41 @@ def test_too_little_memory_is_no_internal_error(photo, monkeypatch, capfd, error
     assert capfd.readouterr().err.startswith("vizkit: there is not enough memory")
 
 
+@pytest.mark.parametrize("without_room", [True, False])
+def test_a_package_that_has_no_room_is_not_called_broken(photo, monkeypatch, capfd, without_room):
+    from vizkit.cli import main as entry
+
+    def fail(_job):
+        raise ImportError("The `scipy` install you are using seems to be broken")
+
+    monkeypatch.setattr("vizkit.cli.runner.Job.run", fail)
+    monkeypatch.setattr("vizkit.memory.starved", lambda: without_room)
+    assert entry.call(["saliency", str(photo)]) == (4 if without_room else 1)
+    assert ("not enough memory" in capfd.readouterr().err) == without_room
+
+
+STARVING = """
+import resource, sys, torch, vizkit.cli.main
+from vizkit.memory import starved
+assert not starved()
+with open("/proc/self/statm") as file:
+    have = int(file.read().split()[0]) * resource.getpagesize()
+resource.setrlimit(resource.RLIMIT_AS, (have + (100 << 20),) * 2)
+assert starved()
+assert "scipy" not in sys.modules
+sys.exit(vizkit.cli.main.call(["train", "digits", "-o", sys.argv[1], "--epochs", "1"]))
+"""
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="limits of Linux")
+def test_scipy_is_not_loaded_where_it_would_wait_for_memory_for_ever(tmp_path):
+    done = subprocess.run(
+        [sys.executable, "-c", STARVING, str(tmp_path / "run")], capture_output=True, text=True, timeout=60
+    )
+    assert (done.returncode, done.stderr.count("\n")) == (4, 1)
+    assert "no room to load scipy" in done.stderr
+
+
 SWALLOWING = """
 import signal, sys, time
 from vizkit.cli import main

@@ -345,6 +345,17 @@ def test_no_memory(monkeypatch):
         read_image(PNG)
 
 
+@pytest.mark.parametrize("error", [MemoryError(), OSError("out of memory error when reading image file")])
+def test_where_memory_has_run_out_no_picture_is_called_bad(monkeypatch, error):
+    def load(_self):
+        raise error
+
+    monkeypatch.setattr(ImageFile.ImageFile, "load", load)
+    monkeypatch.setattr("vizkit.decoding.starved", lambda: True)
+    with pytest.raises(MemoryError, match="cannot read"):
+        read_image(PNG)
+
+
 def test_a_bug_is_not_called_a_bad_picture(monkeypatch):
     def broken(*_):
         raise AttributeError("bug")

@@ -122,6 +122,41 @@ def test_an_interrupted_scan_goes_on(model, tmp_path, after, monkeypatch):
     assert [name for name, _ in report.failed] == ["discs/bad.png"]
 
 
+def test_pictures_that_there_was_no_memory_for_are_not_kept_as_bad(model, photos, tmp_path, monkeypatch):
+    """They were written down as unreadable, and a scan with memory enough went on without them."""
+    from vizkit.scanning import reading
+
+    read, calls = reading.read_image, []
+
+    def starving(*given, **named):
+        calls.append(given)
+        if len(calls) > 9:
+            raise MemoryError
+        return read(*given, **named)
+
+    monkeypatch.setattr(reading, "read_image", starving)
+    monkeypatch.setattr(reading, "starved", lambda: True)
+    with pytest.raises(MemoryError, match=r"cannot read 'picture\d+\.png'"):
+        scan(model, photos, tmp_path / "index", layers=LAYERS, batch=4)
+    monkeypatch.undo()
+    report = scan(model, photos, tmp_path / "index", layers=LAYERS, batch=4)
+    assert report.failed == []
+    undisturbed = scan(model, photos, tmp_path / "other", layers=LAYERS, batch=4)
+    assert fingerprint(report.index.path) == fingerprint(undisturbed.index.path)
+
+
+def test_a_picture_that_asks_for_too_much_memory_is_a_bad_one(model, photos, tmp_path, monkeypatch):
+    from vizkit.scanning import reading
+
+    def asking(*_given, **_named):
+        raise MemoryError
+
+    monkeypatch.setattr(reading, "_small", asking)
+    monkeypatch.setattr(reading, "starved", lambda: False)
+    with pytest.raises(UsageError, match="more memory than there is"):
+        scan(model, photos, tmp_path / "index", layers=LAYERS, batch=4)
+
+
 def test_a_finished_scan_does_nothing(model, photos, tmp_path, monkeypatch):
     scan(model, photos, tmp_path / "index")
     before = {p: p.stat().st_mtime_ns for p in (tmp_path / "index").rglob("*")}

@@ -1,5 +1,6 @@
 """Arrays in safetensors files: what is written is read, by us and by others; hostile files are refused."""
 
+import errno
 import json
 import struct
 
@@ -113,3 +114,14 @@ def test_mutations_are_read_or_refused(tmp_path_factory, data):
         assert all(array.sum() is not None for array in found.values())
     except UsageError:
         pass
+
+
+def test_a_file_that_there_is_no_room_to_map_is_not_called_damaged(tmp_path, monkeypatch):
+    tensorfiles.write(tmp_path / "a.safetensors", {"a": np.zeros(3)}, {})
+
+    def full(*_args, **_named):
+        raise OSError(errno.ENOMEM, "Cannot allocate memory")
+
+    monkeypatch.setattr(np, "memmap", full)
+    with pytest.raises(MemoryError, match=r"a\.safetensors"):
+        tensorfiles.read(tmp_path / "a.safetensors")

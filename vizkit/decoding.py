@@ -22,6 +22,7 @@ from typing import NamedTuple
 from PIL import Image, UnidentifiedImageError
 
 from vizkit.errors import ImageError, UsageError, VizkitError, one_line
+from vizkit.memory import starved
 
 _PLUGINS = {  # format: (module that decodes it, module that must be there)
     "JPEG": ("PIL.JpegImagePlugin", "PIL"),
@@ -146,7 +147,10 @@ def quiet(image: Image.Image) -> contextlib.AbstractContextManager[None]:
 
 @contextlib.contextmanager
 def explained(what: str, advice: str = "", kinds: tuple[type[Exception], ...] = _BROKEN) -> Iterator[None]:
-    """Turn what decoders raise for broken files into `ImageError`; anything else is a bug and passes."""
+    """Turn what decoders raise for broken files into `ImageError`; anything else is a bug and passes.
+
+    So does a `MemoryError` where memory has run out, for then nothing is known about the file.
+    """
     try:
         yield
     except VizkitError:
@@ -154,8 +158,12 @@ def explained(what: str, advice: str = "", kinds: tuple[type[Exception], ...] = 
     except TimeoutError as error:
         raise ImageError(f"{what}: it takes too long to decode; save it as a plain JPEG") from error
     except MemoryError as error:
+        if starved():
+            raise MemoryError(what) from error
         raise ImageError(f"{what}: there is not enough memory for it; shrink it") from error
     except kinds as error:
+        if "memory" in str(error) and starved():  # Pillow's decoders raise OSError
+            raise MemoryError(what) from error
         raise ImageError(f"{what}: damaged, cut short or unsupported ({_plain(error)}){advice}") from error
 
 

@@ -23,9 +23,11 @@ _LACKS = (
 
 
 def out_of_memory(error: BaseException) -> bool:
-    """Whether the error says that memory ran out, on the CPU or a GPU."""
+    """Whether the error, or what caused it, says that memory ran out, on the CPU or a GPU."""
     text = str(error).lower()
-    return isinstance(error, torch.OutOfMemoryError | MemoryError) or any(words in text for words in _LACKS)
+    if isinstance(error, torch.OutOfMemoryError | MemoryError) or any(words in text for words in _LACKS):
+        return True
+    return error.__cause__ is not None and out_of_memory(error.__cause__)
 
 
 def raw_output(model: VisionModel, pixels: Tensor) -> Any:

@@ -83,7 +83,8 @@ def _pieces(head: bytes, arrays: Mapping[str, Array | Piecewise]) -> Iterator[by
 def read(path: str | os.PathLike[str]) -> tuple[dict[str, Array], dict[str, str]]:
     """The arrays of a file, mapped into memory and read-only, and its metadata.
 
-    Nothing in the file is trusted: offsets and shapes are checked against its size. Raises `UsageError`.
+    Nothing in the file is trusted: offsets and shapes are checked against its size. Raises `UsageError`,
+    `MemoryError` where there is no room to map it.
     """
     name = os.fspath(path)
     try:
@@ -100,6 +101,8 @@ def read(path: str | os.PathLike[str]) -> tuple[dict[str, Array], dict[str, str]
             places = {str(k): _place(entry, size - 8 - length) for k, entry in header.items()}
         whole = np.memmap(path, np.uint8, "r", offset=0) if size else np.zeros(0, np.uint8)
     except OSError as error:
+        if error.errno == errno.ENOMEM:  # which says nothing of the file
+            raise MemoryError(f"cannot map {name!r}") from error
         raise UsageError(f"cannot read {name!r}: {error.strerror or error}") from error
     except (
         ValueError,

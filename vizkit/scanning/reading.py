@@ -14,6 +14,7 @@ from torch import Tensor
 
 from vizkit.errors import ImageError, ModelError, VizkitError
 from vizkit.images import read_image
+from vizkit.memory import starved
 from vizkit.scanning.index import PIXELS, THUMBNAIL
 from vizkit.tensorfiles import Array
 from vizkit.zoo import VisionModel
@@ -40,7 +41,10 @@ class Failure:
 
 
 def read_picture(root: Path, name: str, model: VisionModel, reading: Mapping[str, Any]) -> Picture | Failure:
-    """The picture for the model; what is wrong with it is returned, for one bad file must not end a scan."""
+    """The picture for the model; what is wrong with it is returned, for one bad file must not end a scan.
+
+    Raises `MemoryError` where memory has run out: that is not the file's fault, and must not be kept as such.
+    """
     path = root / name
     try:
         digest = _digest(path)
@@ -58,7 +62,9 @@ def read_picture(root: Path, name: str, model: VisionModel, reading: Mapping[str
         return Failure(str(error).replace(repr(str(path)), repr(name)), error.exit_code)
     except OSError as error:
         return Failure(f"cannot read {path.name!r}: {error.strerror or error}", ImageError.exit_code)
-    except MemoryError:
+    except MemoryError as error:
+        if starved():
+            raise MemoryError(f"cannot read {path.name!r}") from error
         return Failure(f"cannot read {path.name!r}: it needs more memory than there is", ImageError.exit_code)
 
 
