@@ -116,7 +116,7 @@ def _copies_standing_in(parts: list[nn.Module]) -> Iterator[None]:
 
     Also for parameters made in inference mode, which autograd refuses.
     """
-    owners = [part._buffers for part in parts if part._buffers]
+    owners: list[dict[str, Any]] = [part._buffers for part in parts if part._buffers]
     owners += [part._parameters for part in parts if part._parameters and _is_inference(part._parameters)]
     before = [(owner, owner.copy()) for owner in owners]
     tensors = {id(t): t for _, named in before for t in named.values() if t is not None}
