@@ -127,7 +127,7 @@ TEXTURE = Room(
             (
                 Shot(
                     "texture-gravel",
-                    "texture {gravel}",
+                    "texture {gravel} --size 384 --source-size 384",
                     "Gravel, the photograph and the synthesis.",
                     "Gravel made of new stones.",
                     before="gravel",
