@@ -62,21 +62,21 @@ def _attributes_kept(parts: list[nn.Module]) -> Iterator[None]:
     """
     owners = [part.__dict__ for part in parts]
     tables = owners + [owner[name] for owner in owners for name in _TABLES]
-    sizes, values = _written_down(tables)
-    keys = list(itertools.chain.from_iterable(tables))
+    sizes = list(map(len, tables))
+    filled = list(itertools.compress(tables, sizes))  # most hold no hooks
+    keys, values = list(itertools.chain.from_iterable(filled)), list(_values(filled))
     try:
         yield
     finally:
-        now = _written_down(tables)
-        if now[0] != sizes or not all(map(operator.is_, now[1], values)):
+        if list(map(len, tables)) != sizes or not all(map(operator.is_, _values(filled), values)):
             items = zip(keys, values, strict=True)
             for table, size in zip(tables, sizes, strict=True):
                 table.clear()
                 table.update(itertools.islice(items, size))
 
 
-def _written_down(tables: list[dict[str, Any]]) -> tuple[list[int], list[Any]]:
-    return list(map(len, tables)), list(itertools.chain.from_iterable(map(dict.values, tables)))
+def _values(tables: list[dict[str, Any]]) -> Iterator[Any]:
+    return itertools.chain.from_iterable(map(dict.values, tables))
 
 
 @contextlib.contextmanager
