@@ -1,7 +1,6 @@
 """Whether memory has run out, or something has only asked for too much of it."""
 
 import contextlib
-import mmap
 import sys
 from collections.abc import Iterator
 from typing import Any
@@ -15,6 +14,8 @@ def starved() -> bool:
 
     Then what fails says nothing about the file or the package that it failed on.
     """
+    import mmap  # here: no command needs it to begin
+
     try:
         mmap.mmap(-1, ROOM).close()
     except (OSError, MemoryError):
