@@ -15,6 +15,7 @@ from vizkit.paint.choosing import content_layer, rectified_layers, style_layers
 from vizkit.paint.colouring import matched, square_root, transport, with_colours_of
 from vizkit.paint.dreaming import BLURS, gradient_by_tiles, plan_octaves, smoothed, windows
 from vizkit.paint.objectives import colour_statistics
+from vizkit.paint.recipes import class_views
 from vizkit.paint.regularizers import blurred
 from vizkit.paint.seeing import open_eye
 
@@ -36,6 +37,23 @@ def test_class_images_are_recognised_and_natural(lite0):
         assert 0.08 < made["contrast"] < 0.3
         assert made["burnt"] < 0.05
     assert [c[0] for c in result.captions] == ["volcano", "ostrich"]
+
+
+@pytest.mark.parametrize(("side", "mirror"), [(8, False), (32, False), (64, True), (224, True)])
+def test_small_pictures_are_not_mirrored(side, mirror):
+    """A digit means something else then."""
+    net = nn.Sequential(nn.Conv2d(3, 4, 3), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(4, 2))
+    assert class_views(vizkit.wrap(net, size=side)).mirror == mirror
+
+
+@pytest.mark.slow
+def test_digits_of_a_small_net_are_recognised(tmp_path):
+    """They were painted as scenes are, and the net saw 2 to 80 % of most of them in its pictures."""
+    vizkit.train("digits", tmp_path / "run", epochs=12, report=False)
+    model = vizkit.load_model(tmp_path / "run" / "model.safetensors", device="cpu")
+    made = vizkit.class_image(model, [str(k) for k in range(10)], steps=120).details["made"]
+    assert sum(d["says"] == d["target"] for d in made) >= 9
+    assert sorted(d["probability"] for d in made)[2] > 0.6
 
 
 def test_the_classic_recipe_raises_the_class_too(lite0):

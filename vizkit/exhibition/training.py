@@ -97,7 +97,7 @@ TRAINING = Room(
                     "trained-classes",
                     "class-image 0 1 2 3 4 5 6 7 8 9 -m work/run/model.safetensors --layout figure",
                     "What it takes for the perfect 0 to 9.",
-                    "Ten small grey pictures; zero, three and six can be read.",
+                    "Ten small grey pictures; two, four, five, six and seven can be read.",
                     needs=("run",),
                     quick="--preview",
                 ),

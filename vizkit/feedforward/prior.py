@@ -25,7 +25,7 @@ from vizkit.paint.choosing import style_layers
 from vizkit.paint.loop import Painting as Painted
 from vizkit.paint.loop import Plan, paint
 from vizkit.paint.objectives import Objective, pooled_features, relative_error
-from vizkit.paint.recipes import CLASS_VIEWS, Brief
+from vizkit.paint.recipes import Brief, class_views
 from vizkit.paint.seeing import Eye, full_name, open_eye
 from vizkit.paint.studio import provenance, seeded_generator, three_colours
 from vizkit.paintings import Painting, as_bytes
@@ -236,7 +236,7 @@ def paint_latent(
     plan = Plan(
         brief.steps_of(150, 40),
         brief.rate or 0.1,
-        views=replace(CLASS_VIEWS, size=model.preprocessing.size),
+        views=replace(class_views(model), size=model.preprocessing.size),
         snapshots=brief.snapshots,
         falling=0.1,
     )

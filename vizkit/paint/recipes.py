@@ -26,6 +26,9 @@ CLASS_SMOOTH, CLASS_FADED, STATISTICS = 40.0, 90.0, 40.0
 """The same beside a class's score, and of the net's statistics: fewer and larger objects on quiet ground."""
 
 CLASS_VIEWS = Views(rotate=10, scale=(0.55, 1.15), jitter=0.03, mirror=True, noise=0.02)
+SIGN, SIGN_VIEWS = 64, Views(rotate=6, scale=(0.9, 1.1), jitter=0.04)
+"""For nets of pictures smaller than so many pixels: digits, say, which mean something else when mirrored."""
+
 UNIT_VIEWS = Views(rotate=6, scale=(0.85, 1.1), jitter=0.04)
 """Units of early layers change altogether with a little noise or another scale."""
 
@@ -100,6 +103,11 @@ def _previewed(model: VisionModel, size: Extent) -> Extent:
     return smaller
 
 
+def class_views(model: VisionModel) -> Views:
+    """The views that a class keeps its meaning in."""
+    return SIGN_VIEWS if max(model.input_shape[1:]) < SIGN else CLASS_VIEWS
+
+
 def paint_modern(
     model: VisionModel,
     start: Start,
@@ -126,15 +134,17 @@ def paint_modern(
         coarse = 0.0 if start.photo else COARSE
         canvas = Fourier(start.pictures, generator=start.generator, coarse=coarse)
         rate, optimiser = 0.05, "adam"
-        smooth, faded = (SMOOTH, FADED) if before else (CLASS_SMOOTH, CLASS_FADED)
+        # small pictures are all edges, black and white, and their net's statistics say less of them
+        share = min(1.0, max(model.input_shape[1:]) / 224)
+        smooth, faded = (SMOOTH, FADED) if before else (CLASS_SMOOTH * share, CLASS_FADED * share)
         whole = objective - smooth * total_variation() - faded * norm(4.0)
         # a unit may like what photographs are not: its own channel's statistics must be free to move
-        whole = whole + STATISTICS * own if own is not None and not before else whole
+        whole = whole + STATISTICS * share**0.5 * own if own is not None and not before else whole
     plan = Plan(
         steps,
         brief.rate or rate,
         optimiser=optimiser,  # type: ignore[arg-type]
-        views=UNIT_VIEWS if before else replace(CLASS_VIEWS, size=_seen(model)),
+        views=UNIT_VIEWS if before else replace(class_views(model), size=_seen(model)),
         redirect=16 if before else 0,
         before=before,
         snapshots=brief.snapshots,
