@@ -14,7 +14,7 @@ import click
 
 from vizkit import __version__
 from vizkit.errors import OutputError, VizkitError, did_you_mean, one_line
-from vizkit.memory import roomy_imports
+from vizkit.memory import roomy_imports, starved
 from vizkit.signatures import method_names, section_of, summary_of
 
 WRITTEN_BY_HAND = {
@@ -205,11 +205,8 @@ def _no_memory(error: Exception) -> int:
 def _lacks_memory(error: Exception) -> bool:
     if isinstance(error, MemoryError):
         return True
-    if isinstance(error, ImportError):  # no room for a library: packages say all kinds of things then
-        from vizkit.memory import starved
-
-        if starved():
-            return True
+    if isinstance(error, ImportError) and starved():  # packages say all kinds of things then
+        return True
     if "torch" not in sys.modules:
         return False
     from vizkit.failures import out_of_memory

@@ -282,7 +282,7 @@ def test_a_package_that_has_no_room_is_not_called_broken(photo, monkeypatch, cap
         raise ImportError("The `scipy` install you are using seems to be broken")
 
     monkeypatch.setattr("vizkit.cli.runner.Job.run", fail)
-    monkeypatch.setattr("vizkit.memory.starved", lambda: without_room)
+    monkeypatch.setattr(entry, "starved", lambda: without_room)
     assert entry.call(["saliency", str(photo)]) == (4 if without_room else 1)
     assert ("not enough memory" in capfd.readouterr().err) == without_room
 
